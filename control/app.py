@@ -21,8 +21,8 @@ from control.http.gate import Gate
 from control.http.requests import ClientGoneError
 from control.http.traffic import Traffic
 from control.ui.state import DashboardLimits
-from control.version import version
 from engine.process.metrics import RequestMetrics
+from engine.process.release import version
 
 OPERATIONS: Sequence[Operation] = [
     *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,

@@ -29,10 +29,10 @@ from control.state.listings import Listings
 from engine.base.clock import monotonic_s
 from engine.messages.control import Heartbeat
 from engine.messages.listings import ListingWanted
-from engine.messages.pipes import Drain, Ready, ToChild
+from engine.messages.pipes import Drain, ToChild
 from engine.messages.settings import ControlSettings, Reconfigure
 from engine.process import logs
-from engine.process.birth import ExitCode
+from engine.process.birth import ExitCode, ready
 from engine.process.metrics import ProcessMetrics
 from engine.process.pipe import Pipe
 from shards.venues import VENUES
@@ -72,7 +72,8 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     services = Services(backend, admissions, instruments, guard, settings.metrics_streams)
     limits = Limits().behind_proxy() if settings.behind_proxy else Limits()
     servers = _servers(Api(services, settings.allowed_hosts), listener, settings, limits)
-    pipe.send(Ready(port=listener.getsockname()[1]))  # the answer is a first status
+    # The answer is a first status.
+    pipe.send(ready(listener.getsockname()[1]))
     taking_over = partial(_take_over, backend, admissions, instruments)
     listening = asyncio.create_task(
         _listen(pipe, backend, instruments, taking_over), name="supervisor"

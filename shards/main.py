@@ -2,8 +2,9 @@
 
 import gc
 
-from engine.messages.pipes import Ready, ToChild
+from engine.messages.pipes import ToChild
 from engine.messages.settings import ShardSettings
+from engine.process.birth import ready
 from engine.process.pipe import Pipe
 from shards.shard import Shard
 
@@ -15,5 +16,5 @@ async def run(settings: ShardSettings, pipe: Pipe[ToChild]) -> int:
     shard = Shard(settings, pipe)
     gc.collect()
     gc.freeze()
-    pipe.send(Ready())
+    pipe.send(ready())
     return await shard.run()

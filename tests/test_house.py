@@ -23,7 +23,6 @@ kinds, sinks and services raise it by what they need, which their commit says.
 """
 WIDE = {
     "control/cli/commands/demo.py": 20,
-    "control/cli/service.py": 17,
     "engine/supervisor/supervisor.py": 18,
     "engine/writer/sinks/postgres/sink.py": 18,
     "shards/session/venue_session.py": 22,

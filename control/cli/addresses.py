@@ -1,18 +1,25 @@
 """Where everything of an engine is: the note that it leaves for others, and lines for people."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+import msgspec
+
+from control.cli.footing import Footing
 from control.cli.ground import Ground
 from control.cli.stores.which import psql_command
 from engine.base.clock import wall_ns
 from engine.data.names import DEFAULT_DATABASE, is_database
+from engine.process import instance
 from engine.process.instance import EngineNote
 from engine.servers.quoting import shell_word
 from engine.start.addresses import masked_url
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,22 @@ class Addresses:
             for name, text in found.items()
             for number, line in enumerate(text.split("\n")[: 1 if brief else None])
         ]
+
+
+def publish(ground: Ground, footing: Footing) -> Addresses:
+    """Leave the note for others, and say where everything is."""
+    config = ground.options.loaded.config
+    note = make_note(ground, config.control.host, footing.port)
+    if footing.metrics is not None:
+        url = http_url(config.metrics.host, footing.metrics.getsockname()[1]) + config.metrics.path
+        note = msgspec.structs.replace(note, metrics_url=url)
+    if ground.options.back is not None and (before := instance.read_note(ground.layout)):
+        note = msgspec.structs.replace(note, started_ns=before.started_ns)  # it is the same process
+    instance.write_note(ground.layout, note)
+    addresses = Addresses.of(note, ground)
+    for line in addresses.lines() if ground.options.back is None else ():
+        _log.info(line)
+    return addresses
 
 
 def make_note(ground: Ground, host: str, port: int) -> EngineNote:

@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from control.cli import first_process
@@ -148,9 +148,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     options = argparse.Namespace()
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
+
+    def work() -> int:
         parser(*arguments[:1]).parse_args(arguments, options)
-        code = int(options.run(options)) if options.run else _help(options)
+        return int(options.run(options)) if options.run else _help(options)
+
+    return run_command(options, work)
+
+
+def run_command(options: argparse.Namespace, work: Callable[[], int]) -> int:
+    """Have `work` done; what it says is in the way is one line and an exit code."""
+    try:
+        code = work()
         standard_streams.flush()
         return code
     except InstanceBusyError as error:

@@ -19,23 +19,23 @@ from typing import Any, Protocol
 
 import msgspec
 
-from control.cli.addresses import Addresses, http_url, make_note
+from control.cli.addresses import Addresses, publish
+from control.cli.changes.parting import Parting
 from control.cli.exits import Exit
-from control.cli.ground import Ground, ServiceOptions, bind, check_kept, empty, machine_plan
+from control.cli.footing import Footing
+from control.cli.ground import Ground, ServiceOptions, empty
 from control.cli.terminal import standard_streams
 from control.cli.terminal.live_view import can_show_view, watch
-from control.http.auth import Guard
 from engine.base import signals
-from engine.data.layout import open_layout
+from engine.data.layout import Layout, open_layout
 from engine.data.names import StreamKey
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus
-from engine.process import instance, logs
+from engine.process import logs
 from engine.start import migrations
 from engine.start.config import LoadedConfig
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.supervisor import Supervisor
-from shards.venues import raised_limits, socket_count, venue_limits
 
 _log = logging.getLogger(__name__)
 
@@ -95,73 +95,59 @@ class _Stop:
 
 def run_service(options: ServiceOptions, scenario: Scenario) -> int:
     """Run an engine to its end; return the exit code."""
-    config = options.loaded.config
-    options.check()
-    with contextlib.ExitStack() as stack:
-        signals.ignore_what_is_not_meant()
-        stack.enter_context(interruptible(signal.SIGTERM))  # while the servers start
-        Guard.load(config.control.token_file, config.control.read_token_file)  # or refuse to start
+    config, back = options.loaded.config, options.back
+    with contextlib.ExitStack() as stack, back.open() if back else contextlib.nullcontext():
+        if back is None:  # else they wait until there is somebody who obeys
+            options.check()
+            signals.ignore_what_is_not_meant()
+            stack.enter_context(interruptible(signal.SIGTERM))  # while the servers start
         streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
-        stack.enter_context(instance.hold(layout))
-        stack.enter_context(instance.hold_rings(layout))
-        check_kept(options, layout)
-        listener = stack.enter_context(bind(config.control.host, config.control.port))
-        metrics = config.metrics
-        second = None
-        if metrics.port is not None:
-            second = stack.enter_context(bind(metrics.host, metrics.port, section="metrics"))
-        sockets = socket_count(streams, config.venues)
-        ring_plan, cpus = machine_plan(options.loaded, layout, sockets)
+        footing = Footing.take(options, layout, streams, stack)
         if options.fresh:
             empty(layout)
         has_view = can_show_view() and not options.json
-        written = config.log
-        log = LogSettings(
-            str(layout.log_file), written.level, not has_view, written.format, written.fold_s
-        )
+        log = _log_settings(options, layout, has_view=has_view)
         logs.set_up(log, "supervisor")
-        for line in [ring_plan.note, *raised_limits(config.venues)]:
-            if line:
-                _log.warning(line)
+        for line in footing.notes:
+            _log.warning(line)
         if not options.restores:
             _log.warning("no stream begins (--without-restore); what is known waits")
         ground = Ground.lay(options, layout, stack)
-        venues = scenario.prepare(ground, stack)
-        port = listener.getsockname()[1]
         settings = SupervisorSettings(
             layout=layout,
             config=config,
-            rings=ring_plan.rings,
-            cpus=cpus,
+            rings=footing.rings,
+            cpus=footing.cpus,
             streams=streams,
-            venues=venues,
+            venues=scenario.prepare(ground, stack),
             log=log,
-            listen_fd=listener.fileno(),
-            port=port,
-            metrics_fd=second.fileno() if second else -1,
+            listen_fd=footing.listener.fileno(),
+            port=footing.port,
+            metrics_fd=footing.metrics.fileno() if footing.metrics else -1,
             urls=ground.urls,
             routes=options.loaded.routes(),
             owner_urls={} if options.fresh else options.loaded.owner_urls,
             memory=ground.memory,
-            limits=venue_limits(config.venues),
+            limits=footing.limits,
             restores=options.restores,
             shares_limits=config.limits.shared and not options.fresh,
         )
-        note = make_note(ground, config.control.host, port)
-        if second is not None:
-            url = http_url(metrics.host, second.getsockname()[1]) + metrics.path
-            note = msgspec.structs.replace(note, metrics_url=url)
-        instance.write_note(layout, note)
-        addresses = Addresses.of(note, ground)
-        for line in addresses.lines():
-            _log.info(line)
+        addresses = publish(ground, footing)
         with asyncio.Runner() as runner:
-            outcome = runner.run(_run(settings, ground, scenario, addresses, has_view))
+            parting = Parting(options.loaded, footing.locks)
+            outcome = runner.run(_run(settings, ground, scenario, addresses, parting, has_view))
         text = msgspec.json.encode(outcome.summary).decode() if options.json else outcome.text
         if text:
             standard_streams.say(text)
         return outcome.exit_code
+
+
+def _log_settings(options: ServiceOptions, layout: Layout, *, has_view: bool) -> LogSettings:
+    written = options.loaded.config.log
+    return LogSettings(
+        str(layout.log_file), written.level, not has_view, written.format, written.fold_s
+    )
 
 
 async def _run(
@@ -169,9 +155,10 @@ async def _run(
     ground: Ground,
     scenario: Scenario,
     addresses: Addresses,
+    parting: Parting,
     has_view: bool,
 ) -> Outcome:
-    stop = _Stop()
+    stop, options = _Stop(), ground.options
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
@@ -179,14 +166,15 @@ async def _run(
         settings,
         migrate=migrations.migrate,
         servers=ground.servers,
-        renew=ground.options.renew,
+        renew=options.renew,
+        hand_over=parting if options.renew is not None else None,
     )
-    reload, is_ignored = ground.options.reload, signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    if reload is not None and not is_ignored:  # as by `nohup`
-        loop.add_signal_handler(signal.SIGHUP, reload(supervisor, settings))
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    if options.reload is not None and not is_ignored:  # as by `nohup`
+        loop.add_signal_handler(signal.SIGHUP, options.reload(supervisor))
     view = asyncio.create_task(watch(supervisor.status, addresses, live=has_view))
     try:
-        await _live(supervisor, stop, ground.options)
+        await _live(supervisor, stop, options, parting)
         if not stop.forced:
             await scenario.before_drain(supervisor.status, hurried=stop.asked.is_set())
     finally:
@@ -202,24 +190,39 @@ async def _run(
     return scenario.after_drain(ground, supervisor.status(), delivered)
 
 
-async def _live(supervisor: Supervisor, stop: _Stop, options: ServiceOptions) -> None:
+async def _live(
+    supervisor: Supervisor, stop: _Stop, options: ServiceOptions, parting: Parting
+) -> None:
     """Start, then wait for the first of: the time is up, a signal, nothing left to collect, or
     what the options want to end for.
     """
     asked = asyncio.create_task(stop.asked.wait())
-    starting = asyncio.create_task(supervisor.start())
+    starting = asyncio.create_task(_begin(supervisor, options))
     unfit = asyncio.create_task(_until(options.ends_when, supervisor))
     try:
         await asyncio.wait({asked, starting}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             return
         starting.result()
+        left_s = parting.begin(options.run_s, options.legacy)
         ends: list[asyncio.Future[Any]] = [asked, supervisor.failed, unfit]
-        await asyncio.wait(ends, timeout=options.run_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(ends, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (asked, starting, unfit):
             task.cancel()
         await asyncio.gather(asked, starting, unfit, return_exceptions=True)
+
+
+async def _begin(supervisor: Supervisor, options: ServiceOptions) -> None:
+    """Start, or go on with what another program of this process has left."""
+    if (back := options.back) is None:
+        await supervisor.start()
+    else:
+        with back.open():
+            legacy = back.legacy
+            await supervisor.take_over(legacy.estate, back.close, legacy.why_back)
+        signals.ignore_what_is_not_meant()
+        signals.obey_what_waits()
 
 
 async def _until(condition: Callable[[EngineStatus], bool], supervisor: Supervisor) -> None:

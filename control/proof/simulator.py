@@ -13,7 +13,7 @@ from control.proof.limits_used import LimitsUsed
 from engine.base import signals
 from engine.base.errors import EngineError
 from engine.messages.settings import VenueSettings
-from engine.process.child import child_environment
+from engine.process.release import OURS
 
 _STOP_TIMEOUT_S = 2.0
 _TCP_SOCKETS = Path("/proc/net/tcp")
@@ -34,7 +34,7 @@ class SimulatorProcess:
                 [sys.executable, "-P", "-m", "shards.simulator", *arguments, "--exit-with-stdin"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=child_environment(),
+                env=OURS.environment(),
                 process_group=0,
             )
         assert self._process.stdout is not None

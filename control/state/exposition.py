@@ -16,10 +16,10 @@ from prometheus_client.registry import Collector
 from control.state.backend import Backend
 from control.state.health import Health
 from control.state.storage_metrics import storage_metrics
-from control.version import version
 from engine.data.layout import Layout
 from engine.messages.status import EngineStatus
 from engine.process import metric_files
+from engine.process.release import version
 
 MEDIA_TYPES = (CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_LATEST)
 """What is answered, unless the client negotiates another version of them."""

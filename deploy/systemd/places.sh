@@ -60,6 +60,16 @@ systemd() { # systemctl, where the tree is that of the machine and systemd runs 
     if [ -n "$dry_run" ] || [ -d /run/systemd/system ]; then run systemctl "$@"; fi
 }
 
+succeed() { # whether the processes that run become those of `current`, without a hole
+    [ -z "$prefix" ] || return 0
+    if [ -n "$dry_run" ]; then
+        say "+ $opt/current/bin/fts upgrade --match --config $etc/fts.toml"
+        return 0
+    fi
+    systemctl --quiet is-active fintickstreams.service || return 1
+    runuser -u fintickstreams -- "$opt/current/bin/fts" upgrade --match --config "$etc/fts.toml"
+}
+
 written() { # written FILE: its text, with the paths of this prefix
     sed "s#/opt/fintickstreams#$opt#g; s#/etc/fintickstreams#$etc#g; s#/var/lib/fintickstreams#$state#g" "$1"
 }

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Puts the release of this checkout in the place of the one that runs; back again if it does not start.
+# Puts the release of this checkout in the place of the one that runs, while that collects (`fts
+# upgrade`). Where that cannot be, the service is restarted; back again if the release does not start.
 #
 #   sudo deploy/systemd/upgrade.sh [--rollback] [--prefix DIR] [--python PYTHON] [--no-start] [--dry-run]
 #
 #   --rollback        back to the release before
-#   --no-start        change the link; the service is restarted by you
+#   --no-start        change the link; the rest is for you: `fts upgrade`, or a restart
 #   --prefix, --python, --dry-run   as for install.sh
 set -eu
 
@@ -18,11 +19,18 @@ old=$(readlink "$opt/current" 2>/dev/null) || die "nothing is installed in $opt:
 switch_to() { # switch_to RELEASE OTHER
     link "$1" "$opt/current"
     link "$2" "$opt/previous"
+    before=$(cat "$unit" 2>/dev/null || true)
     put_unit "$1"
+    [ -n "$dry_run" ] || [ "$before" = "$(cat "$unit")" ] ||
+        say "the unit is another one: what is new in it holds from the next restart of the service on"
 }
 
 start() {
-    [ -z "$starts" ] || systemd restart fintickstreams.service
+    [ -n "$starts" ] || return 0
+    succeed || {
+        say "a restart instead: what the venues send meanwhile is declared as a gap"
+        systemd restart fintickstreams.service
+    }
 }
 
 try() { # whether it understands the configuration, before anything is touched

@@ -19,6 +19,9 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 _IGNORED: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
+UNSAID: Final = (*_IGNORED, signal.SIGTERM, signal.SIGINT)
+"""What waits while a program takes over from another one, and is obeyed by it."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -28,6 +31,11 @@ def ignore_what_is_not_meant() -> None:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _say)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
+
+
+def obey_what_waits() -> None:
+    """All handlers are there: what came meanwhile is handled now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, UNSAID)
 
 
 @contextlib.contextmanager

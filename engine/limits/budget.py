@@ -105,6 +105,11 @@ class Budget:
         """Seconds until the venue lets anybody through again."""
         return max(self.blocked_until_s - now_s, 0.0)
 
+    @property
+    def waiters(self) -> Sequence[Waiter]:
+        """Requests that wait, in order."""
+        return tuple(self._waiters)
+
     def ask(self, waiter: Waiter) -> None:
         """Queue a request; `grant` hands it out when it fits."""
         self._waiters.append(waiter)

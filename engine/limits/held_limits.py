@@ -5,14 +5,17 @@ he says so when he has let go. More: he gets what is free, whoever came first be
 the rest as soon as it is. What is held together never exceeds the limit.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+
+import msgspec
 
 Holder = tuple[str, str]
 """A client, and who of those in it that hold a part each."""
 
 
-@dataclass(slots=True)
-class _Share:
+class HeldShare(msgspec.Struct):
+    """Of one holder."""
+
     request_id: int = 0
     wanted: int = 0
     held: int = 0
@@ -23,7 +26,7 @@ class HeldLimit:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._shares: dict[Holder, _Share] = {}
+        self._shares: dict[Holder, HeldShare] = {}
 
     @property
     def held_count(self) -> int:
@@ -35,6 +38,15 @@ class HeldLimit:
         """HeldLimit that are wanted and not there."""
         return sum(share.wanted - share.held for share in self._shares.values())
 
+    @property
+    def shares(self) -> list[tuple[Holder, HeldShare]]:
+        """Who wants and has what, whoever came first before the others."""
+        return list(self._shares.items())
+
+    def inherit(self, shares: Iterable[tuple[Holder, HeldShare]]) -> None:
+        """They have what they have, also where that is more than the limit is now."""
+        self._shares = dict(shares)
+
     def held_by(self, holder: Holder) -> tuple[int, int]:
         """The request a holder made last, and how many seats it has now."""
         share = self._shares[holder]
@@ -42,7 +54,7 @@ class HeldLimit:
 
     def want(self, holder: Holder, request_id: int, count: int) -> set[Holder]:
         """A holder wants `count` in all. Returns who must hear how many they have."""
-        share = self._shares.setdefault(holder, _Share())
+        share = self._shares.setdefault(holder, HeldShare())
         share.request_id, share.wanted = request_id, count
         share.held = min(share.held, count)
         return self._fill() | {holder}

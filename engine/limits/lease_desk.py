@@ -24,7 +24,7 @@ from engine.base.clock import boot_id, monotonic_s, wall_ns
 from engine.base.durable import UNREADABLE, write_whole
 from engine.base.keep_trying import Trouble
 from engine.limits.budget import BLOCK_S_MAX, REFUSALS, Budget, Spent, Waiter, refusal_in_words
-from engine.limits.held_limits import HeldLimit, Holder
+from engine.limits.held_limits import HeldLimit, HeldShare, Holder
 from engine.limits.lease_sharing import LeaseSharing
 from engine.limits.shared_budgets import Pool, SharedLimits
 from engine.messages.limits import (
@@ -82,6 +82,18 @@ class _Saved(msgspec.Struct):
         return max(wall_ns() / 1e9 - self.wall_s, 0.0)
 
 
+class DeskEstate(msgspec.Struct):
+    """What another program of this process must know beside the file."""
+
+    waiters: list[tuple[str, str, Waiter]]
+    """Venue and pool of each."""
+    held: list[tuple[str, str, list[tuple[Holder, HeldShare]]]]
+    budgets: list[tuple[str, str, float]]
+    """What the venue has announced, as far as that is less than we thought."""
+    told: list[tuple[str, str, str, float]]
+    """Client, venue, pool, and the budget it has heard of."""
+
+
 class LeaseDesk:
     """All budgets. Use it inside one event loop."""
 
@@ -125,6 +137,29 @@ class LeaseDesk:
                 shared, self._budgets, self._hand_out, goes_on_alone=goes_on_alone
             )
         self._load()
+
+    def estate(self) -> DeskEstate:
+        """What `inherit` takes. What was spent is in the file when this returns."""
+        self._save()
+        return DeskEstate(
+            [(*pool, each) for pool, budget in self._budgets.items() for each in budget.waiters],
+            [(*pool, places.shares) for pool, places in self._places.items()],
+            [(*pool, units) for pool, units in self._announced.items()],
+            [(client, *pool, units) for (client, pool), units in self._told.items()],
+        )
+
+    def inherit(self, estate: DeskEstate) -> None:
+        """Go on from there; `start`, or the next request, serves who waits."""
+        for venue, name, units in estate.budgets:
+            budget = self._budgets.get((venue, name))
+            if budget is not None and budget.announced(units):
+                self._announced[venue, name] = budget.budget
+        self._told = {(client, (venue, name)): units for client, venue, name, units in estate.told}
+        for venue, name, shares in estate.held:
+            if (venue, name) in self._places:
+                self._places[venue, name].inherit(shares)
+        for venue, name, waiter in estate.waiters:
+            self.ask(waiter.client, LeaseRequest(waiter.request_id, venue, name, waiter.units))
 
     @property
     def problem(self) -> str:

@@ -49,62 +49,79 @@ class Moves(msgspec.Struct):
     """Are still ahead of the cursors."""
 
 
-class _Ring:
+class RingAccount(msgspec.Struct):
     """One ring and epoch, over the lives of the writer."""
 
-    def __init__(self, ring: RingStatus) -> None:
-        self.kind = ring.kind
-        self._born_seq = ring.born_seq
-        self._head_seq = self._cursor_seq = ring.born_seq
-        self._moved = self._moved_before = 0
-        self._found = self._found_before = 0
-        self._ended_seq = -1
-        """Where the cursor stood when the last writer was heard last; -1 when that is settled."""
-        self._is_known = False
+    ring: str
+    epoch: int
+    kind: str
+    born_seq: int
+    head_seq: int
+    cursor_seq: int
+    moved: int = 0
+    moved_before: int = 0
+    found: int = 0
+    found_before: int = 0
+    ended_seq: int = -1
+    """Where the cursor stood when the last writer was heard last; -1 when that is settled."""
+    is_known: bool = False
+
+    @classmethod
+    def of(cls, ring: RingStatus) -> "RingAccount":
+        """Of one that is met for the first time."""
+        return cls(ring.ring, ring.epoch, ring.kind, *(3 * (ring.born_seq,)))
 
     def update(self, ring: RingStatus) -> None:
         """Take in what the writer says."""
-        self._head_seq, self._cursor_seq = ring.head_seq, ring.stored_seq
-        self._is_known = ring.begun_seq is not None
+        self.head_seq, self.cursor_seq = ring.head_seq, ring.stored_seq
+        self.is_known = ring.begun_seq is not None
         if ring.begun_seq is None:
             return
-        if self._ended_seq >= 0:
-            self._moved_before += max(ring.begun_seq - self._ended_seq, 0)
-            self._ended_seq = -1
-        self._moved = ring.stored_seq - ring.begun_seq
-        self._found = ring.found_rows
+        if self.ended_seq >= 0:
+            self.moved_before += max(ring.begun_seq - self.ended_seq, 0)
+            self.ended_seq = -1
+        self.moved = ring.stored_seq - ring.begun_seq
+        self.found = ring.found_rows
 
     def delivered(self) -> None:
         """The writer has let go of it: the database has all of it. A database that is set back has
         it come again, and then what it moved is counted anew.
         """
-        self._moved_before += self._moved + self._head_seq - self._cursor_seq
-        self._found_before += self._found
-        self._moved = self._found = 0
-        self._cursor_seq = self._head_seq
+        self.moved_before += self.moved + self.head_seq - self.cursor_seq
+        self.found_before += self.found
+        self.moved = self.found = 0
+        self.cursor_seq = self.head_seq
 
     def writer_ended(self) -> None:
         """The next one counts anew."""
-        self._moved_before, self._moved = self._moved_before + self._moved, 0
-        self._found_before, self._found = self._found_before + self._found, 0
-        if self._is_known or self._ended_seq < 0:
+        self.moved_before, self.moved = self.moved_before + self.moved, 0
+        self.found_before, self.found = self.found_before + self.found, 0
+        if self.is_known or self.ended_seq < 0:
             # Where nobody has told, the cursor is where the journal begins, or beyond.
-            self._ended_seq = self._cursor_seq
-        self._is_known = False
+            self.ended_seq = self.cursor_seq
+        self.is_known = False
 
     def add_to(self, moves: Moves) -> None:
         """Add this ring's rows."""
-        moves.accepted += self._head_seq - self._born_seq
-        moves.moved += self._moved_before + self._moved
-        moves.found += self._found_before + self._found
-        moves.waiting += max(self._head_seq - self._cursor_seq, 0)
+        moves.accepted += self.head_seq - self.born_seq
+        moves.moved += self.moved_before + self.moved
+        moves.found += self.found_before + self.found
+        moves.waiting += max(self.head_seq - self.cursor_seq, 0)
 
 
 class RingMoves:
     """All rings of an engine, over the lives of its writer."""
 
     def __init__(self) -> None:
-        self._rings: dict[tuple[str, int], _Ring] = {}
+        self._rings: dict[tuple[str, int], RingAccount] = {}
+
+    def estate(self) -> list[RingAccount]:
+        """What `inherit` takes."""
+        return list(self._rings.values())
+
+    def inherit(self, rings: Iterable[RingAccount]) -> None:
+        """Go on from there."""
+        self._rings = {(each.ring, each.epoch): each for each in rings}
 
     def update(self, rings: Iterable[RingStatus]) -> dict[str, Moves]:
         """Take in what the writer says; return the sums by record kind."""
@@ -112,7 +129,7 @@ class RingMoves:
         for ring in rings:
             key = ring.ring, ring.epoch
             gone.discard(key)
-            self._rings.setdefault(key, _Ring(ring)).update(ring)
+            self._rings.setdefault(key, RingAccount.of(ring)).update(ring)
         for key in gone:
             self._rings[key].delivered()
         sums: defaultdict[str, Moves] = defaultdict(Moves)

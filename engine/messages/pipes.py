@@ -58,6 +58,8 @@ class Ready(msgspec.Struct, tag=True):
     """The child has set up. `port` is the control process's, which serves once it has a status."""
 
     port: int = 0
+    release: str = ""
+    """What code it runs (`engine.process.release`)."""
 
 
 class Drain(msgspec.Struct, tag=True):

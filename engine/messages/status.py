@@ -30,6 +30,8 @@ class ChildReport(msgspec.Struct):
     pid: int = 0
     restart_count: int = 0
     reason: str = ""
+    release: str = ""
+    """What code it runs; empty of a server, and before it has said so."""
 
 
 class StreamReport(msgspec.Struct):
@@ -168,12 +170,23 @@ class EngineStatus(msgspec.Struct):
     """None before the first."""
     upgrades: dict[str, int] = {}
     """How many there were, by how they ended (`UpgradeState`)."""
+    release: str = ""
+    """What code the supervisor runs."""
 
     @property
     def children(self) -> list[ChildReport]:
         """The supervisor's children; servers are not."""
         upkeep = [self.upkeep_child] if self.upkeep_child is not None else []
         return [*(shard.child for shard in self.shards), self.writer.child, self.control, *upkeep]
+
+    @property
+    def releases(self) -> dict[str, list[str]]:
+        """Which processes run which code: more than one where an upgrade goes on, or has failed."""
+        found = {self.release: ["supervisor"]} if self.release else {}
+        for child in self.children:
+            if child.release:
+                found.setdefault(child.release, []).append(child.name)
+        return found
 
     def rows_by_kind(self) -> dict[str, int]:
         """Rows the shards put into their rings, by record kind; never fewer than before."""

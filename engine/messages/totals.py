@@ -4,14 +4,14 @@ When a child is born again, what its predecessor had counted is kept and added.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from engine.base.clock import monotonic_s
-from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind
-from engine.messages.account import Moves, RingMoves
+from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind, Transport
+from engine.messages.account import Moves, RingAccount, RingMoves
 from engine.messages.pipes import ShardStatus
 from engine.messages.status import ChildReport, ShardReport, StreamReport, WriterReport
 from engine.messages.streams import StreamCounts, StreamState, StreamStatus, sum_by_kind
@@ -24,6 +24,27 @@ _LOOK_EVERY_S = 1.0
 _DELAY_STEPS_MAX = 4096
 
 
+class ShardCounts(msgspec.Struct):
+    """What another program of this process must know to count on for a shard."""
+
+    by_kind: dict[StreamKind, StreamCounts]
+    base: dict[StreamKind, StreamCounts]
+
+
+class WriterCounts(msgspec.Struct):
+    """The same for the writer."""
+
+    report: WriterReport
+    base: dict[str, SinkStatus]
+    rings: dict[str, list[RingAccount]]
+    """By database."""
+    dropped: list[tuple[str, int, str, int]]
+    """Ring, epoch, kind, and how many it has dropped."""
+    dropped_base: dict[str, int]
+    accepted: dict[str, list[tuple[float, int]]]
+    """By database, when it had accepted how many rows, on the monotonic clock."""
+
+
 class StreamTotals:
     """Keeps a stream's counters growing across the lives of its shards."""
 
@@ -32,6 +53,21 @@ class StreamTotals:
             slot, key.venue, key.symbol, key.kind.value, shard, key.transport.value
         )
         self._base = dict.fromkeys(StreamCounts._fields, 0)
+
+    @classmethod
+    def of(cls, report: StreamReport, base: dict[str, int]) -> "StreamTotals":
+        """Of a stream of which so much was counted before its shard was born."""
+        key = StreamKey(
+            report.venue, report.symbol, StreamKind(report.kind), Transport(report.transport)
+        )
+        totals = cls(report.slot, key, report.shard)
+        totals.report, totals._base = report, base
+        return totals
+
+    @property
+    def base(self) -> dict[str, int]:
+        """What was counted before its shard was born."""
+        return self._base
 
     def update(self, status: StreamStatus) -> None:
         """Take in what the shard says now."""
@@ -77,6 +113,14 @@ class ShardTotals:
         self.by_kind: dict[StreamKind, StreamCounts] = {}
         self._base: dict[StreamKind, StreamCounts] = {}
 
+    def estate(self) -> ShardCounts:
+        """What `inherit` takes."""
+        return ShardCounts(self.by_kind, self._base)
+
+    def inherit(self, counts: ShardCounts) -> None:
+        """Count on from there."""
+        self.by_kind, self._base = counts.by_kind, counts.base
+
     def update(self, status: ShardStatus) -> None:
         """Take in what the shard says now."""
         self.by_kind = sum_by_kind([self._base, status.counts_by_kind])
@@ -99,6 +143,17 @@ class FlushDelay:
     def __init__(self) -> None:
         self._accepted: deque[tuple[float, int]] = deque()
         self._step_s = 0.0
+
+    @property
+    def accepted(self) -> list[tuple[float, int]]:
+        """When how many rows had been accepted."""
+        return list(self._accepted)
+
+    def inherit(self, accepted: Iterable[tuple[float, int]]) -> None:
+        """Go on from there."""
+        self._accepted = deque(accepted)
+        if len(self._accepted) > 1:
+            self._step_s = (self._accepted[-1][0] - self._accepted[0][0]) / len(self._accepted)
 
     def update(self, now_s: float, stored: int, backlog: int) -> float:
         """Take in the counts; return the delay."""
@@ -135,6 +190,30 @@ class WriterTotals:
         self._dropped: dict[tuple[str, int], int] = {}
         self._dropped_base: Counter[str] = Counter()
         self._kind_of_ring: dict[tuple[str, int], str] = {}
+
+    def estate(self) -> WriterCounts:
+        """What `inherit` takes."""
+        return WriterCounts(
+            self.report,
+            self._base,
+            {name: rings.estate() for name, rings in self._rings.items()},
+            [(*key, self._kind_of_ring[key], count) for key, count in self._dropped.items()],
+            dict(self._dropped_base),
+            {name: delay.accepted for name, delay in self._flush_delays.items()},
+        )
+
+    def inherit(self, counts: WriterCounts) -> None:
+        """Count on from there, with the thresholds of now."""
+        thresholds = self.report.thresholds
+        self.report, self._base = counts.report, counts.base
+        self.report.thresholds = thresholds
+        for name, rings in counts.rings.items():
+            self._rings[name].inherit(rings)
+        for ring, epoch, kind, count in counts.dropped:
+            self._dropped[ring, epoch], self._kind_of_ring[ring, epoch] = count, kind
+        self._dropped_base = Counter(counts.dropped_base)
+        for name, accepted in counts.accepted.items():
+            self._flush_delays[name].inherit(accepted)
 
     def update(self, status: WriterStatus) -> None:
         """Take in what the writer says now."""

@@ -29,10 +29,11 @@ import uvloop
 
 from engine.base import signals
 from engine.base.errors import EngineError
-from engine.messages.pipes import ToChild
+from engine.messages.pipes import Ready, ToChild
 from engine.messages.settings import Paths
 from engine.process import logs, metric_files
 from engine.process.pipe import Pipe, child_pipe
+from engine.process.release import release
 
 Target = Callable[[typing.Any, "Pipe[ToChild]"], Awaitable[int]]
 
@@ -89,6 +90,11 @@ def main(arguments: list[str]) -> int:
     except Exception:  # noqa: BLE001 - the last line of defence of the process
         _log.exception("stopped by a fault")
         return ExitCode.FAULT
+
+
+def ready(port: int = 0) -> Ready:
+    """What a child says when it has set up."""
+    return Ready(port, release())
 
 
 async def _live(name: str, target: Target, sock: socket.socket) -> int:

@@ -1,6 +1,7 @@
 """One child process as its parent sees it: pid, pidfd, pipe, and how it ended.
 
-The only place of the engine that starts processes. Liveness comes from the pidfd, never from
+The only place of the engine that starts processes. After an `exec` they are still ours: another
+program of this process adopts them. Liveness comes from the pidfd, never from
 `kill(pid, 0)`, which calls a zombie alive and may ask about a stranger who got the same pid.
 """
 
@@ -10,33 +11,99 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final, Protocol
 
 import msgspec
 
-import engine
 from engine.base import signals
+from engine.base.clock import monotonic_s
 from engine.messages.pipes import FromChild
 from engine.process.birth import ExitCode
 from engine.process.pipe import Pipe, supervisor_pipe
+from engine.process.release import OURS, Code
 
+_LOOK_S: Final = 0.01
+_UNKNOWN: Final = 0
+"""How somebody ended whom another has reaped: nobody can say any more."""
 _CODE_TEXT: dict[int, str] = {
     ExitCode.FAULT: "an unhandled exception (see the log)",
     ExitCode.REFUSED: "it refused to go on (see the log)",
     ExitCode.NOT_BORN: "it never got its settings",
 }
-_ROOT = str(Path(engine.__file__).parents[1])
+
+
+class Process(Protocol):
+    """What is done with a child, whoever started it: `subprocess.Popen` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """How it ended, negative for a signal; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, at its end. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Signal it, unless it has been reaped."""
+
+
+class AdoptedProcess:
+    """A `Process` of which only the id is known. It is ours alone to reap, so that id is nobody
+    else's until then.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """As in `Process`."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As in `Process`."""
+        ends_s = monotonic_s() + timeout if timeout is not None else None
+        while (code := self._reap(0 if ends_s is None else os.WNOHANG)) is None:
+            if ends_s is not None and monotonic_s() > ends_s:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+            time.sleep(_LOOK_S)
+        return code
+
+    def send_signal(self, sig: int) -> None:
+        """As in `Process`."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
+
+    def _reap(self, flags: int) -> int | None:
+        if self._code is None:
+            try:
+                pid, status = os.waitpid(self.pid, flags)
+            except ChildProcessError:
+                self._code = _UNKNOWN
+            else:
+                self._code = os.waitstatus_to_exitcode(status) if pid else None
+        return self._code
+
+
+class ChildEstate(msgspec.Struct):
+    """What another program of this process must know to go on as the parent of a child."""
+
+    name: str
+    pid: int
+    pipe_fd: int
+    unread: bytes
+    """What has come on the pipe and nobody has taken."""
 
 
 class Child:
     """A running child. `wait` returns its exit code: negative means a signal."""
 
-    def __init__(
-        self, name: str, process: "subprocess.Popen[bytes]", pidfd: int, pipe: Pipe[FromChild]
-    ) -> None:
+    def __init__(self, name: str, process: Process, pidfd: int, pipe: Pipe[FromChild]) -> None:
         self.name = name
         self.pid = process.pid
         self.pipe = pipe
@@ -54,14 +121,15 @@ class Child:
         *,
         pass_fds: Sequence[int] = (),
         oom_score_adj: int = 0,
+        code: Code = OURS,
     ) -> "Child":
-        """Start `target` (`module:function`) and hand it its settings."""
+        """Start `target` (`module:function`) of this code, and hand it its settings."""
         assert threading.current_thread() is threading.main_thread(), "pdeathsig follows the thread"
         ours, theirs = socket.socketpair()
         with theirs, signals.held_back():
             process = subprocess.Popen(  # noqa: ASYNC220 - must be the main thread, see above
                 [
-                    sys.executable,
+                    code.python,
                     "-P",
                     "-m",
                     "engine.process.birth",
@@ -72,7 +140,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *pass_fds],
                 process_group=0,
-                env=child_environment(),
+                env=code.environment(),
             )
         pidfd = os.pidfd_open(process.pid)
         with contextlib.suppress(OSError):
@@ -82,6 +150,20 @@ class Child:
         pipe = await supervisor_pipe(ours)
         pipe.send(settings)
         return cls(name, process, pidfd, pipe)
+
+    @classmethod
+    async def adopt(cls, estate: ChildEstate) -> "Child":
+        """Go on as the parent of what another program of this process has started. It is not
+        listened to until its pipe is told to.
+        """
+        sock = socket.socket(fileno=estate.pipe_fd)
+        pipe = await supervisor_pipe(sock, estate.unread, listens=False)
+        pidfd = os.pidfd_open(estate.pid)
+        return cls(estate.name, AdoptedProcess(estate.pid), pidfd, pipe)
+
+    def estate(self) -> ChildEstate:
+        """What `adopt` takes, as of now."""
+        return ChildEstate(self.name, self.pid, self.pipe.fileno(), self.pipe.unread)
 
     @property
     def is_running(self) -> bool:
@@ -115,12 +197,6 @@ class Child:
         code = self._process.wait()
         if not self._ended.done():
             self._ended.set_result(code)
-
-
-def child_environment() -> dict[str, str]:
-    """The parent's environment, with the parent's own code first: one version in all processes."""
-    inherited = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{_ROOT}{os.pathsep}{inherited}" if inherited else _ROOT}
 
 
 def describe_exit(code: int) -> str:

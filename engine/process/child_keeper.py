@@ -9,12 +9,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from engine.base.clock import monotonic_s
 from engine.base.errors import ChildStartError, EngineError
 from engine.base.tasks import cancel, first_of
 from engine.messages.pipes import Drain, FromChild, Ready, ToChild
 from engine.messages.status import ChildReport
-from engine.process.child import Child, describe_exit
+from engine.process.child import Child, ChildEstate, describe_exit
 from engine.process.restart_budget import RestartBudget
 
 _log = logging.getLogger(__name__)
@@ -26,6 +28,14 @@ _EXIT_AFTER_EOF_S = 2.0
 
 async def _nothing() -> None:
     return
+
+
+class KeeperEstate(msgspec.Struct):
+    """What another program of this process must know to keep a child alive that is ready."""
+
+    child: ChildEstate
+    report: ChildReport
+    ready_timeout_s: float | None
 
 
 @dataclass(slots=True)
@@ -70,6 +80,36 @@ class ChildKeeper:
         elif not (self._was_ready or self._leaving.is_set()):  # it may have died again already
             self.kill()
             raise ChildStartError(f"{self.name} was not ready within {ready_timeout_s:g} s")
+
+    def estate(self) -> KeeperEstate:
+        """What `adopt` takes. Raises EngineError while its child is none to be handed over: one
+        that is not ready, or does not read what it is told.
+        """
+        child = self._child
+        if child is None or not self.ready.is_set() or self._leaving.is_set():
+            raise EngineError(f"{self.name} is {self.report.state}")
+        if child.pipe.unsent_bytes:
+            raise EngineError(f"{self.name} does not read what it is told")
+        return KeeperEstate(child.estate(), self.report, self._ready_timeout_s)
+
+    async def adopt(self, estate: KeeperEstate) -> None:
+        """Go on with a child that another program of this process has started, without `start`.
+        Nothing that it says is taken before `listen`.
+        """
+        self._child = await Child.adopt(estate.child)
+        for name in estate.report.__struct_fields__:
+            setattr(self.report, name, getattr(estate.report, name))
+        self._ready_timeout_s = estate.ready_timeout_s
+        self._was_ready = True
+        self.ready.set()
+
+    def listen(self) -> None:
+        """Begin to look after the child that was adopted."""
+        assert self._child is not None
+        self._heard_s = monotonic_s()
+        self._child.pipe.listen()
+        self._task = asyncio.create_task(self._live(), name=self.name)
+        self._task.add_done_callback(self._ended)
 
     def send(self, message: ToChild) -> None:
         """Hand a message to the child, if there is one."""
@@ -170,7 +210,7 @@ class ChildKeeper:
     async def _one_life(self) -> str:
         """Spawn, listen to the end, reap; return how it ended."""
         try:
-            child = await self.spawn()
+            child = self._child or await self.spawn()
         except OSError as error:  # no process or descriptor to be had: try again by budget
             return f"cannot be started: {error.strerror}"
         self._child = child
@@ -204,6 +244,7 @@ class ChildKeeper:
                 extra={"fields": {"child": self.name, "pid": self.report.pid}},
             )
             self.report.state, self.report.reason = "up", ""
+            self.report.release = message.release
             self._was_ready = True
             self.ready.set()
         self.on_message(message)

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -68,22 +68,33 @@ class HostNote(msgspec.Struct, frozen=True):
     """Empty until it does."""
 
 
+class Locks(NamedTuple):
+    """Descriptors of the locks of an engine: whoever has them open holds them."""
+
+    state: int
+    rings: int
+
+
 @contextlib.contextmanager
-def hold(layout: Layout, *, evicts: bool = True) -> Iterator[None]:
+def hold(layout: Layout, *, evicts: bool = True, fd: int = -1) -> Iterator[int]:
     """Own the state directory, or raise InstanceBusyError. Who only keeps the private database open
-    has to leave it to us, if this `evicts`.
+    has to leave it to us, if this `evicts`. A `fd` that is open holds the lock already; the
+    descriptor that does is given.
 
     The lock dies with the process, however it ends. The file stays: removing it would let two
     processes lock two different files of the same name.
     """
-    with usable(layout.state_dir):
-        fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    is_ours = fd >= 0
+    if not is_ours:
+        with usable(layout.state_dir):
+            fd = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(fd, layout, evicts)
+        if not is_ours:
+            _lock(fd, layout, evicts)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         try:
-            yield
+            yield fd
         finally:
             remove_note(layout)
             os.ftruncate(fd, 0)
@@ -92,12 +103,12 @@ def hold(layout: Layout, *, evicts: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold_rings(layout: Layout) -> Iterator[None]:
+def hold_rings(layout: Layout, fd: int = -1) -> Iterator[int]:
     """Own the rings as well, or raise InstanceBusyError: whoever copies a state directory has an
     engine of the same name, whose writer would take and remove the rows of the one that runs.
+    A `fd` that is open holds the lock already; the descriptor that does is given.
     """
     path = layout.shm_dir.with_name(f"{layout.shm_dir.name}.lock")
-    fd = -1
     while fd < 0:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -113,7 +124,7 @@ def hold_rings(layout: Layout) -> Iterator[None]:
             os.close(fd)
             fd = -1
     try:
-        yield
+        yield fd
     finally:
         path.unlink(missing_ok=True)
         os.close(fd)

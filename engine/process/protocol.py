@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
+from engine.data.kind import LAYOUT_VERSION
 from engine.data.kinds import KINDS
+from engine.data.ring import VERSION
 from engine.messages.pipes import FromChild, ToChild
 from engine.messages.settings import ControlSettings, ShardSettings, WriterSettings
 from engine.messages.status import EngineStatus
@@ -23,18 +25,30 @@ _MAY_DIFFER: Final = frozenset({"description", "properties", "required"})
 """Of a schema: words, and what is compared field by field."""
 
 
+PROTOCOL: Final = 1
+"""Higher where processes of two versions cannot run together though all that they say looks alike:
+what is in a state directory or in shared memory means something else, or they act on each other
+in another order.
+"""
+
+
 class Language(msgspec.Struct):
-    """Of one version: JSON schemas by the name of their type, and the records' fields by kind."""
+    """Of one version: JSON schemas by the name of their type, the records' fields by kind, and the
+    numbers of what has one.
+    """
 
     said: dict[str, dict[str, Any]]
     records: dict[str, str]
+    numbers: dict[str, int] = {}
 
 
-def language() -> Language:
-    """That of the code which runs this."""
-    whole, said = msgspec.json.schema_components(_SAID)
+def language(*others: type) -> Language:
+    """That of the code which runs this; `others` are said as well."""
+    whole, said = msgspec.json.schema_components((*_SAID, *others))
     said |= {f"message {place}": schema for place, schema in enumerate(whole)}
-    return Language(said, {kind: str(spec.dtype.descr) for kind, spec in KINDS.items()})
+    records = {kind: str(spec.dtype.descr) for kind, spec in KINDS.items()}
+    numbers = {"the protocol": PROTOCOL, "rings": VERSION, "kinds of records": LAYOUT_VERSION}
+    return Language(said, records, numbers)
 
 
 def differences(ours: Language, theirs: Language) -> list[str]:
@@ -45,6 +59,11 @@ def differences(ours: Language, theirs: Language) -> list[str]:
     common = ours.records.keys() & theirs.records.keys()
     found += [f"record {kind}" for kind in common if ours.records[kind] != theirs.records[kind]]
     found += [f"record {kind}" for kind in theirs.records.keys() - ours.records.keys()]
+    found += [
+        f"{name} ({theirs.numbers.get(name, 0)}, and {number} runs)"
+        for name, number in ours.numbers.items()
+        if theirs.numbers.get(name) != number
+    ]
     for name, schema in ours.said.items():
         other = theirs.said.get(name)
         if other is None or not _means_the_same(schema, other):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
+import msgspec
+
+from engine.process.child import AdoptedProcess
 from engine.servers.server_process import (
     Progress,
     ServerAccount,
@@ -32,6 +35,15 @@ class Launch:
     serves: Callable[[], bool]
     url: Callable[[], str]
     """What to do when it serves; returns where. Raises ServerStartError."""
+
+
+class ServerEstate(msgspec.Struct):
+    """What another program of this process must know to go on with a server."""
+
+    name: str
+    pid: int
+    url: str
+    restart_count: int = 0
 
 
 class PrivateServer(ABC):
@@ -73,12 +85,32 @@ class PrivateServer(ABC):
         return self._url
 
     @contextlib.contextmanager
-    def running(self, progress: Progress = lambda _text: None) -> Iterator[str]:
-        """Start it, give its URL, and stop it at the end, also of a start that fails."""
+    def running(
+        self, progress: Progress = lambda _text: None, estate: ServerEstate | None = None
+    ) -> Iterator[str]:
+        """Start it, or go on with the one that another program of this process has started; give
+        its URL, and stop it at the end, also of a start that fails.
+        """
         try:
-            yield self.start(progress)
+            yield self.adopt(estate) if estate is not None else self.start(progress)
         finally:
             self.stop()
+
+    @property
+    def estate(self) -> ServerEstate:
+        """What `adopt` takes."""
+        return ServerEstate(self.name, self.pid or 0, self._url)
+
+    def adopt(self, estate: ServerEstate) -> str:
+        """Go on with it, whether it still runs or not; return its URL."""
+        process = AdoptedProcess(estate.pid)
+        self._process = ServerProcess(process, self._log)
+        self._url = estate.url
+        return self._url
+
+    @property
+    def _log(self) -> Path:
+        return self._state_dir / f"{self.name}.log"
 
     def prepare(self, progress: Progress = lambda _text: None) -> None:
         """Everything before the server itself, in any thread: old servers end, files are made."""
@@ -90,7 +122,7 @@ class PrivateServer(ABC):
         self._process = ServerProcess.spawn(
             self._launch.argv,
             account=self._launch.account,
-            log=self._state_dir / f"{self.name}.log",
+            log=self._log,
             parent_death_signal=self.stop_signals[0],
             environment=self.environment,
         )

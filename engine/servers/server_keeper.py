@@ -11,13 +11,15 @@ import logging
 import math
 from functools import partial
 
+import msgspec
+
 from engine.base.clock import monotonic_s
-from engine.base.errors import ServerStartError
+from engine.base.errors import EngineError, ServerStartError
 from engine.base.tasks import cancel, in_thread
 from engine.messages.status import ChildReport
 from engine.process.child import describe_exit
 from engine.process.restart_budget import RestartBudget
-from engine.servers.private_server import PrivateServer
+from engine.servers.private_server import PrivateServer, ServerEstate
 
 _log = logging.getLogger(__name__)
 
@@ -28,11 +30,20 @@ _CUT_EVERY_S = 60.0
 class ServerKeeper:
     """One server and its successors."""
 
-    def __init__(self, server: PrivateServer, budget: RestartBudget | None = None) -> None:
+    def __init__(
+        self, server: PrivateServer, budget: RestartBudget | None = None, restart_count: int = 0
+    ) -> None:
         self._server = server
         self._budget = budget or RestartBudget()
         self._task: asyncio.Task[None] | None = None
-        self.report = ChildReport(server.name, "up", server.pid or 0)
+        self.report = ChildReport(server.name, "up", server.pid or 0, restart_count)
+
+    def estate(self) -> ServerEstate:
+        """What another program of this process needs. Raises EngineError while it does not run."""
+        if self.report.state != "up":
+            raise EngineError(f"the {self._server.title} is {self.report.state}")
+        estate = self._server.estate
+        return msgspec.structs.replace(estate, restart_count=self.report.restart_count)
 
     def start(self) -> "asyncio.Task[None]":
         """Begin to look after it: the task to watch."""

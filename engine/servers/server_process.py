@@ -23,6 +23,7 @@ from typing import Any
 from engine.base import signals
 from engine.base.clock import monotonic_s
 from engine.base.errors import ServerStartError
+from engine.process.child import Process
 
 _POLL_INTERVAL_S = 0.01
 _LOG_BYTES_MAX = 8 << 20
@@ -88,7 +89,7 @@ def unprivileged_account() -> ServerAccount:
 class ServerProcess:
     """A running server. Stop it with `stop`; its log file has what it said."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self._process = process
         self._log = log
 
@@ -148,7 +149,7 @@ class ServerProcess:
         while not ready():
             if not self.is_running:
                 raise ServerStartError(
-                    f"{name} ended at once with code {self._process.returncode}: {self.log_tail()}"
+                    f"{name} ended at once with code {self.exit_code}: {self.log_tail()}"
                 )
             if monotonic_s() > deadline:
                 self.stop(signal.SIGKILL, 1.0)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 
+from engine.base.durable import write_whole
 from engine.base.errors import ConfigError
 from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
 from engine.data.layout import Layout, ring_name, shard_name
@@ -25,6 +26,10 @@ _HEAD = Struct("<7scI4x16s")
 _MAGICS = (b"FTSRING", b"FTSJRNL")
 _VERSION = 1
 _VERSION_MAX = 255
+_FORMAT = 1
+"""Of the files in a state directory. Higher where an older version would misread them."""
+_FORMAT_FILE = "format"
+_DIGITS_MAX = 9
 _DAMAGED_BITS_MAX = 16
 """Fingerprints of two layouts differ in about 64 of 128 bits; damaged ones in a few."""
 
@@ -68,6 +73,34 @@ def ring_room(layout: Layout) -> tuple[int, int]:
     usage = os.statvfs(layout.shm_dir.parent)
     left = sum(path.stat().st_blocks * 512 for path in leftover_rings(layout) if path.is_file())
     return usage.f_bavail * usage.f_frsize, left
+
+
+def demand_own_format(layout: Layout) -> None:
+    """Raise ConfigError for a state directory that a version has used whose files mean something
+    else; mark one that is ours. Hold its lock.
+    """
+    if (found := newer_format(layout)) is not None:
+        raise ConfigError(
+            f"{layout.state_dir} has format {found}, and this version knows {_FORMAT}: a newer"
+            " version of fintickstreams has used it; start that one, or choose another --state-dir"
+        )
+    if _format_of(layout) != _FORMAT:
+        write_whole(layout.state_dir / _FORMAT_FILE, f"{_FORMAT}\n".encode())
+
+
+def newer_format(layout: Layout) -> int | None:
+    """The format of the state directory where only a newer version knows it."""
+    found = _format_of(layout)
+    return found if found > _FORMAT else None
+
+
+def _format_of(layout: Layout) -> int:
+    """0 where nobody has marked it, as version 0.1.0, whose format is 1, or the mark is damaged."""
+    try:
+        text = (layout.state_dir / _FORMAT_FILE).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    return int(text) if text.isdecimal() and len(text) < _DIGITS_MAX else 0
 
 
 def demand_own_rows(layout: Layout) -> None:

@@ -46,6 +46,7 @@ class SchemaKeeper:
             _log,
         )
         self._is_late = False
+        self._ends_no_start = False
         self._refusal = ""
 
     @property
@@ -71,6 +72,14 @@ class SchemaKeeper:
             _log.warning(f"{self.problem}; collecting goes on, rows wait in the journal")
         return self._task
 
+    def look_again(self) -> "asyncio.Task[None] | None":
+        """Have an engine that runs find out that all is well, or what is not: the task to watch."""
+        if self._database_url is None or self._migrate is None:
+            return None
+        self._ends_no_start = True
+        self._task = asyncio.create_task(self._keep(), name="schema")
+        return self._task
+
     async def close(self) -> None:
         """Stop trying."""
         await cancel(self._task)
@@ -80,7 +89,7 @@ class SchemaKeeper:
         try:
             applied = await keep_trying(self._attempt, self._trouble)
         except MigrationError as error:
-            if not self._is_late:
+            if not (self._is_late or self._ends_no_start):
                 raise
             self._refusal = str(error)
             _log.error(f"{self._schema}: {error}; rows wait in the journal")
@@ -132,6 +141,11 @@ class SchemaKeepers:
         for a schema that is not ours.
         """
         tasks = await asyncio.gather(*(each.first_attempt() for each in self._by_sink.values()))
+        return [task for task in tasks if task is not None]
+
+    def look_again(self) -> "list[asyncio.Task[None]]":
+        """Of all: the tasks to watch."""
+        tasks = [each.look_again() for each in self._by_sink.values()]
         return [task for task in tasks if task is not None]
 
     async def close(self) -> None:

@@ -40,6 +40,10 @@ class InstrumentFacts:
         self.problem = ""
         """Why nothing can be written; empty while it can."""
 
+    def estate(self) -> list[ListingLoaded]:
+        """What `listed` was told last of each venue."""
+        return list(self._listings.values())
+
     def listed(self, message: ListingLoaded) -> None:
         """What a venue lists now."""
         self._listings[message.venue] = message

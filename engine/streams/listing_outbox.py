@@ -6,7 +6,7 @@ starts anew. A listing has a name (the time it came), so storing it twice adds n
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -29,6 +29,11 @@ class ListingOutbox:
     def __iter__(self) -> Iterator[StoreListing]:
         for pending in self._pending.values():
             yield from pending
+
+    def inherit(self, pending: Iterable[StoreListing]) -> None:
+        """The writer was told these, each venue's oldest first, and has not stored them yet."""
+        for each in pending:
+            self._pending[each.venue].append(each)
 
     def take(self, loaded: ListingLoaded, now_ns: int) -> StoreListing:
         """Remember a listing; return what the writer is to be told."""

@@ -8,6 +8,8 @@ command is answered, and the last accepted command wins.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import msgspec
+
 from engine.base.clock import wall_ns
 from engine.data.layout import Layout
 from engine.data.names import StreamKey
@@ -31,6 +33,26 @@ STREAMS_MAX = 20_000
 """Far above what the venues allow one address; it bounds what abuse can make us remember."""
 
 ByShard = dict[int, list[StreamSpec]]
+
+
+class RunningStream(msgspec.Struct):
+    """One of them, for another program of this process."""
+
+    spec: StreamSpec
+    report: StreamReport
+    base: dict[str, int]
+
+
+class StreamsEstate(msgspec.Struct):
+    """All of them, and what is remembered of others."""
+
+    streams: list[RunningStream]
+    lives: dict[int, int]
+    homes: list[tuple[str, str, int]]
+    """Venue, symbol, and the shard where that was last."""
+    ended_knobs: dict[int, Knobs]
+    was_commanded: bool
+    restores: bool
 
 
 class RunningStreams:
@@ -102,6 +124,32 @@ class RunningStreams:
         for shard, specs in enumerate(placed):
             for spec in specs:
                 self._enter(spec, shard)
+
+    def estate(self) -> StreamsEstate:
+        """What `inherit` takes. The files of slots and wanted streams are on disk."""
+        return StreamsEstate(
+            [
+                RunningStream(spec, self._totals[slot].report, self._totals[slot].base)
+                for specs in self._shards
+                for slot, spec in specs.items()
+            ],
+            dict(self._lives),
+            [(*where, shard) for where, shard in self._homes.items()],
+            self._ended_knobs,
+            self.was_commanded,
+            self._restores,
+        )
+
+    def inherit(self, estate: StreamsEstate, configured: Sequence[StreamKey]) -> None:
+        """Go on from there, instead of `open`. The configuration names what it named."""
+        self.wanted.seed(configured, self._now_ns())
+        for each in estate.streams:
+            self._enter(each.spec, each.report.shard)
+            self._totals[each.spec.slot] = StreamTotals.of(each.report, each.base)
+        self._lives = Counter(estate.lives)
+        self._homes = {(venue, symbol): shard for venue, symbol, shard in estate.homes}
+        self._ended_knobs = estate.ended_knobs
+        self.was_commanded, self._restores = estate.was_commanded, estate.restores
 
     def configure(self, configured: Sequence[StreamKey]) -> tuple[ByShard, dict[int, list[int]]]:
         """The configuration names these streams now, by the rules that hold at a start: streams to

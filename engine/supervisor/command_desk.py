@@ -11,8 +11,10 @@ from engine.data.names import StreamKey
 from engine.messages.control import AddStreams, KeyResult, RemoveStreams, RenewBook, SetKnobs
 from engine.messages.streams import Knobs, RenewBooks
 from engine.messages.writer import SetStreamKnobs
+from engine.start.addresses import Secret
 from engine.streams.running_streams import RunningStreams, not_found
 from engine.streams.wanted import WantedStream
+from engine.streams.wanted_mirror import WantedMirror
 from engine.supervisor.stream_starts import StreamStarts
 
 _log = logging.getLogger(__name__)
@@ -29,14 +31,18 @@ class CommandDesk:
         starts: StreamStarts,
         to_shard: Callable[[int, RenewBooks], None],
         to_writer: Callable[[SetStreamKnobs], None],
-        when_heard: Callable[[Callable[[], None]], None] = lambda then: then(),
+        when_heard: Callable[[Callable[[], None]], None],
+        registry: tuple[str, Secret | None],
     ) -> None:
-        """`when_heard` calls back when the writer acts on what it was told."""
+        """`when_heard` calls back when the writer acts on what it was told; `registry` is whose
+        rows of `stream_registry` are ours, and where that table is.
+        """
         self._when_heard = when_heard
         self._running = running
         self._starts = starts
         self._to_shard = to_shard
         self._to_writer = to_writer
+        self.mirror = WantedMirror(running.wanted, *registry, self.adopt)
 
     def obey(self, command: Command) -> list[KeyResult]:
         """What became of each stream of the command."""
@@ -57,6 +63,7 @@ class CommandDesk:
             _log.error(f"a command could not be written down: {error}")
             return refuse(command, f"cannot be written down: {error.strerror}")
         self._tell_knobs(knobs)
+        self.mirror.changed()
         return results
 
     def configure(self, configured: Sequence[StreamKey], max_rows_per_copy: int) -> tuple[int, int]:
@@ -72,6 +79,7 @@ class CommandDesk:
         self._starts.stop(stopped)
         self._starts.start(started)
         self._tell_knobs(knobs)
+        self.mirror.changed()
         return sum(map(len, started.values())), sum(map(len, stopped.values()))
 
     def adopt(self, entries: Iterable[WantedStream]) -> None:
@@ -89,6 +97,7 @@ class CommandDesk:
         self._starts.stop(stopped)
         self._starts.start(started)
         self._tell_knobs(knobs)
+        self.mirror.changed()
 
     def _tell_knobs(self, before: dict[int, Knobs]) -> None:
         if (knobs := self._running.knobs()) != before:

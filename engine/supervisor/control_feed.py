@@ -48,6 +48,11 @@ class ControlFeed:
         if self._timer is None:
             self._send_later(max(self._answered_s + _ANSWER_INTERVAL_S - monotonic_s(), 0.0))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer waits to be sent."""
+        return not self._answers
+
     def control_ended(self) -> None:
         """Nobody waits for these answers: the next control process counts its requests anew."""
         self._answers.clear()

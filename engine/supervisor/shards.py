@@ -33,6 +33,7 @@ from engine.messages.totals import ShardTotals, update_shard
 from engine.process import metric_files
 from engine.process.child_keeper import ChildKeeper
 from engine.streams.running_streams import RunningStreams
+from engine.supervisor.estate import ShardEstate
 from engine.supervisor.spawning import SupervisorSettings, spawn_shard
 from engine.supervisor.stream_starts import StreamStarts
 from engine.supervisor.succession import Succession
@@ -137,6 +138,23 @@ class Shards:
         for index in range(len(self._settings().cpus)):
             self._present.append(self._make(index, shard_name(index)))
         await asyncio.gather(*(shard.keeper.start(ready_s) for shard in self._present))
+
+    def estate(self) -> list[ShardEstate]:
+        """What `adopt` takes. Raises EngineError while streams pass."""
+        if self._is_passing or self._next or self._leaving:
+            raise EngineError("streams pass")
+        return [
+            ShardEstate(child.keeper.estate(), child.totals.estate()) for child in self._present
+        ]
+
+    async def adopt(self, estate: list[ShardEstate], doorbell_fd: int) -> None:
+        """Go on with those that another program of this process has started, without `start`."""
+        self._doorbell_fd = doorbell_fd
+        for index, each in enumerate(estate):
+            child = self._make(index, each.keeper.child.name)
+            child.totals.inherit(each.counts)
+            self._present.append(child)
+            await child.keeper.adopt(each.keeper)
 
     async def leave(self, drain_s: float, grace_s: float) -> None:
         """Take them down."""

@@ -28,6 +28,7 @@ from engine.messages.settings import (
 from engine.messages.streams import Knobs
 from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
+from engine.process.release import OURS, Code, release
 from engine.start.addresses import Secret
 from engine.start.config import Config
 from engine.start.redis_memory import RedisPlan
@@ -90,6 +91,10 @@ class SupervisorSettings:
     """Whether `urls["redis"]` is where engines behind one address share those budgets."""
     restores: bool = True
     """Whether the streams of the configuration and of an earlier life begin."""
+    code: Code = OURS
+    """What the children are born from."""
+    release: str = field(default_factory=release)
+    """What the supervisor runs is called."""
     targets: Targets = Targets()
     timing: Timing = Timing()
 
@@ -156,7 +161,12 @@ async def spawn_writer(
         knobs=knobs,
     )
     return await Child.spawn(
-        "writer", settings.targets.writer, birth, pass_fds=[doorbell_fd], oom_score_adj=100
+        "writer",
+        settings.targets.writer,
+        birth,
+        pass_fds=[doorbell_fd],
+        oom_score_adj=100,
+        code=settings.code,
     )
 
 
@@ -180,6 +190,7 @@ async def spawn_shard(
         birth,
         pass_fds=[doorbell_fd],
         oom_score_adj=300,
+        code=settings.code,
     )
 
 
@@ -207,7 +218,9 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         configured_knobs=_configured_knobs(settings),
     )
     passed = [fd for fd in (settings.listen_fd, settings.metrics_fd) if fd >= 0]
-    return await Child.spawn("control", settings.targets.control, birth, pass_fds=passed)
+    return await Child.spawn(
+        "control", settings.targets.control, birth, pass_fds=passed, code=settings.code
+    )
 
 
 async def spawn_upkeep(settings: SupervisorSettings) -> Child:
@@ -230,7 +243,9 @@ async def spawn_upkeep(settings: SupervisorSettings) -> Child:
         ],
         status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
     )
-    return await Child.spawn("upkeep", settings.targets.upkeep, birth, oom_score_adj=500)
+    return await Child.spawn(
+        "upkeep", settings.targets.upkeep, birth, oom_score_adj=500, code=settings.code
+    )
 
 
 def reconfigure(settings: SupervisorSettings) -> Reconfigure:

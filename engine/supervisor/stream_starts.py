@@ -34,6 +34,13 @@ _MISSING_AGE_S: Final = 30.0
 """A symbol that somebody wants and a listing of this age does not have is looked for at once."""
 
 
+class StartsEstate(msgspec.Struct):
+    """What another program of this process must know to go on with it."""
+
+    begun: dict[int, list[StreamSpec]]
+    listings: list[ListingLoaded]
+
+
 class StreamStarts:
     """Of the streams that run. `to_shard` and `to_control` reach who is ready, and nobody else."""
 
@@ -58,6 +65,21 @@ class StreamStarts:
         self._unexplained: dict[int, StreamSpec] = {}
         self._looked_s: dict[str, float] = {}
         """By venue that has listed something: when that came, or was wanted again."""
+
+    def estate(self) -> StartsEstate:
+        """What `inherit` takes."""
+        begun = {shard: list(specs.values()) for shard, specs in self._begun.items()}
+        return StartsEstate(begun, self.facts.estate())
+
+    def inherit(self, estate: StartsEstate) -> None:
+        """Go on from there: shards run what they were told to, and the others wait again."""
+        for listing in estate.listings:
+            self.facts.listed(listing)
+            self._looked_s[listing.venue] = monotonic_s()
+        for shard, specs in estate.begun.items():
+            self._begun[shard] = {spec.slot: spec for spec in specs}
+            waiting = self._running.specs(shard)
+            self.start({shard: [each for each in waiting if each.slot not in self._begun[shard]]})
 
     def shard_ready(self, shard: int) -> None:
         """A shard is there, and runs nothing yet."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 
 from engine.base.clock import monotonic_s
 from engine.base.errors import ConfigError, EngineError
-from engine.data.names import DEFAULT_DATABASE, StreamKey, is_database
+from engine.data.names import DEFAULT_DATABASE, is_database
 from engine.limits.lease_desk import LeaseDesk
 from engine.messages.account import Account, delivered_text
 from engine.messages.control import (
@@ -45,9 +45,9 @@ from engine.process.child_keeper import ChildKeeper
 from engine.servers.server_keeper import ServerKeeper
 from engine.start.schema_keeper import SchemaKeepers
 from engine.streams.running_streams import RunningStreams
-from engine.streams.wanted_mirror import WantedMirror
 from engine.supervisor.command_desk import Command, CommandDesk, refuse
 from engine.supervisor.control_feed import ControlFeed
+from engine.supervisor.estate import Estate
 from engine.supervisor.shards import Shards
 from engine.supervisor.spawning import (
     SupervisorSettings,
@@ -56,7 +56,7 @@ from engine.supervisor.spawning import (
     reconfigure,
     spawn_control,
 )
-from engine.supervisor.upgrade import Renew, Upgrade, as_they_are
+from engine.supervisor.upgrade import HandOver, Renew, Upgrade, as_they_are
 from engine.supervisor.upkeep_child import UpkeepChild
 from engine.supervisor.writer_child import WriterChild
 
@@ -76,6 +76,7 @@ class Supervisor:
         migrate: Callable[[str], list[str]] | None = None,
         servers: Iterable[ServerKeeper] = (),
         renew: Renew | None = None,
+        hand_over: HandOver | None = None,
     ) -> None:
         self._settings = settings
         self._phase: Phase = "starting"
@@ -91,7 +92,6 @@ class Supervisor:
         self._waits: set[asyncio.Task[None]] = set()
         self._tick_task: asyncio.Task[None] | None = None
         self._servers = list(servers)
-        url = settings.urls.get(DEFAULT_DATABASE)
         self._schemas = SchemaKeepers({**settings.urls, **settings.owner_urls}, migrate)
         self._leases = LeaseDesk(
             settings.limits,
@@ -109,16 +109,16 @@ class Supervisor:
         )  # fmt: skip
         self._starts = self._shards.starts
         self._desk = CommandDesk(
-            self._running, self._starts, self._shards.tell, self._writer.tell, self._when_heard
-        )
-        self._mirror = WantedMirror(
-            self._running.wanted, settings.registry_name, url, self._desk.adopt
-        )
+            self._running, self._starts, self._shards.tell, self._writer.tell, self._when_heard,
+            (settings.registry_name, settings.urls.get(DEFAULT_DATABASE)),
+        )  # fmt: skip
         self._control = self._make_control()
-        self._upkeep = UpkeepChild(settings, self._on_fault)
+        self._upkeep = UpkeepChild(lambda: self._settings, self._on_fault)
         self._upgrade = Upgrade(
-            self._shards, self._writer, self._control, self._upkeep.keepers, renew or as_they_are
-        )
+            self._shards, self._writer, self._control, self._upkeep.keepers,
+            renew or as_they_are, hand_over,
+        )  # fmt: skip
+        self._upgrading: asyncio.Task[None] | None = None
         self._feed = ControlFeed(self._control, self.status)
         self._seen_by_control: Judgement = GREEN
         self.failed: asyncio.Future[EngineError] = asyncio.get_running_loop().create_future()
@@ -128,28 +128,81 @@ class Supervisor:
         """Bring everything up, in order. On failure the caller still calls `stop`."""
         timing = self._settings.timing
         metric_files.begin(self._settings.layout)
-        for keeper in self._servers:
-            self._watch(f"the keeper of {keeper.report.name}", keeper.start())
+        self._keep_servers()
         for task in await self._schemas.first_attempt():
             self._watch("the keeper of the schema", task)
         if not self._schemas.problem_of(DEFAULT_DATABASE):
-            await self._mirror.first_attempt()
+            await self._desk.mirror.first_attempt()
         try:
             self._running.open(self._settings.streams, restores=self._settings.restores)
         except OSError as error:
             where = self._settings.layout.state_dir
             raise EngineError(f"{where} takes no new stream: {error.strerror}") from error
-        self._watch("the mirror of the registry", self._mirror.start())
-        self._watch("the sharing of limits", self._leases.start())
         self._doorbell_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._tick_task = asyncio.create_task(self._tick(), name="tick")
-        self._watch("the watch over the children", self._tick_task)
+        self._keep_watch()
         await self._writer.start(self._doorbell_fd)
         await self._shards.start(self._doorbell_fd, timing.ready_s)
         await self._control.start(timing.ready_s)
         self._watch("the start of the upkeep", self._upkeep.start())
         if self._phase == "starting":
             self._phase = "running"
+
+    async def take_over(self, estate: Estate, taken: Callable[[], None], why_not: str = "") -> None:
+        """Go on, instead of `start`, with all that another program of this process has left. Until
+        `taken` is called nothing has changed, and that program could go on as well. `why_not` says
+        why another one has not.
+        """
+        self._running.inherit(estate.streams, self._settings.streams)
+        self._started_s, self._doorbell_fd = estate.started_s, estate.doorbell_fd
+        await self._writer.adopt(estate.writer, self._doorbell_fd)
+        await self._shards.adopt(estate.shards, self._doorbell_fd)
+        await self._control.adopt(estate.control)
+        for keeper, left in zip(self._upkeep.keepers, estate.upkeep, strict=True):
+            await keeper.adopt(left)
+        taken()
+        self._phase, self._seen_by_control = "running", estate.seen_by_control
+        self._upgrade.inherit(estate.upgrade, why_not)
+        self._starts.inherit(estate.starts)
+        self._leases.inherit(estate.leases)
+        for keeper in (*self._keepers(), *self._upkeep.keepers):
+            keeper.listen()
+        self._keep_servers()
+        self._keep_watch()
+        for task in self._schemas.look_again():
+            self._watch("the keeper of the schema", task)
+
+    def _keep_servers(self) -> None:
+        for keeper in self._servers:
+            self._watch(f"the keeper of {keeper.report.name}", keeper.start())
+
+    def _keep_watch(self) -> None:
+        self._watch("the mirror of the registry", self._desk.mirror.start())
+        self._watch("the sharing of limits", self._leases.start())
+        self._tick_task = asyncio.create_task(self._tick(), name="tick")
+        self._watch("the watch over the children", self._tick_task)
+
+    def estate(self) -> Estate:
+        """What `take_over` takes, as of now. Raises EngineError while something goes on that only
+        this program can finish.
+        """
+        if self._phase != "running":
+            raise EngineError(f"the engine is {self._phase}")
+        if self._waits - {self._upgrading} or not self._feed.is_idle:
+            raise EngineError("commands are being obeyed")
+        return Estate(
+            started_s=self._started_s,
+            doorbell_fd=self._doorbell_fd,
+            streams=self._running.estate(),
+            starts=self._starts.estate(),
+            leases=self._leases.estate(),
+            shards=self._shards.estate(),
+            writer=self._writer.estate(),
+            control=self._control.estate(),
+            seen_by_control=self._seen_by_control,
+            upkeep=[keeper.estate() for keeper in self._upkeep.keepers],
+            servers=[keeper.estate() for keeper in self._servers],
+            upgrade=self._upgrade.estate(),
+        )
 
     async def stop(self) -> bool:
         """Take everything down, in order; True when all accepted rows are where they belong."""
@@ -168,7 +221,7 @@ class Supervisor:
             self._control.leave(timing.control_drain_s, timing.grace_s),
         )
         self._phase = "stopped"
-        await asyncio.gather(self._schemas.close(), self._mirror.close(), self._leases.close())
+        await asyncio.gather(self._schemas.close(), self._desk.mirror.close(), self._leases.close())
         if self._tick_task is not None:
             self._tick_task.cancel()
             await asyncio.gather(self._tick_task, return_exceptions=True)
@@ -189,13 +242,19 @@ class Supervisor:
         """
         if self._phase != "running":
             raise EngineError(f"the engine is {self._phase}")
+        if self._upgrade.is_running:
+            raise EngineError("the engine is being upgraded, and takes all of it over")
         most_rows = settings.config.database.max_rows_per_copy
         changed = self._desk.configure(settings.streams, most_rows)
-        self._mirror.changed()
         self._settings = settings
-        for keeper in (*self._keepers(), *self._upkeep.reload(settings)):
+        for keeper in (*self._keepers(), *self._upkeep.keepers):
             keeper.send(reconfigure(settings))
         return changed
+
+    @property
+    def settings(self) -> SupervisorSettings:
+        """Those in force."""
+        return self._settings
 
     def status(self) -> EngineStatus:
         """The whole engine, now."""
@@ -234,6 +293,7 @@ class Supervisor:
             upkeep_child=next((keeper.report for keeper in self._upkeep.keepers), None),
             upgrade=self._upgrade.report,
             upgrades=dict(self._upgrade.counts),
+            release=self._settings.release,
         )
 
     # -- making children ---------------------------------------------------------------------
@@ -285,9 +345,7 @@ class Supervisor:
     def _obey(self, command: Command) -> list[KeyResult]:
         if self._phase not in ("starting", "running"):
             return refuse(command, f"the engine is {self._phase}")
-        results = self._desk.obey(command)
-        self._mirror.changed()
-        return results
+        return self._desk.obey(command)
 
     def _tell_control(self, message: ToChild) -> None:
         if self._control.ready.is_set():
@@ -313,16 +371,12 @@ class Supervisor:
             return f"the engine is {self._phase}"
         if self._upgrade.is_running:
             return "the engine is being upgraded"
-        work = self._upgrade.begin(self._settings, self._adopt, self._reseed)
-        task = asyncio.create_task(work, name="upgrade")
+        work = self._upgrade.begin(self._settings, self._adopt, self._desk.reseed, self.estate)
+        task = self._upgrading = asyncio.create_task(work, name="upgrade")
         self._waits.add(task)
         task.add_done_callback(self._waits.discard)
         self._watch(task.get_name(), task)
         return ""
-
-    def _reseed(self, configured: list[StreamKey]) -> None:
-        self._desk.reseed(configured)
-        self._mirror.changed()
 
     def _adopt(self, settings: SupervisorSettings) -> None:
         self._settings = settings

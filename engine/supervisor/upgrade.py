@@ -5,9 +5,10 @@
     writer   killed: rings and journal stay, and the next one goes on where the cursors stand
     upkeep   killed: what it was doing is finished by its next life
     control  drained: its socket is the supervisor's, so requests wait
+    supervisor  becomes the program on disk: it executes it, with all children its own
 
-What fails before the first stream has passed changes nothing. The supervisor itself goes on with
-the code that it was started with.
+What fails before the first stream has passed changes nothing. Where the last step cannot be, the
+supervisor goes on with the code that it was started with, and says why.
 """
 
 import logging
@@ -22,6 +23,7 @@ from engine.data.names import StreamKey
 from engine.messages.pipes import Drain
 from engine.messages.status import UpgradeReport
 from engine.process.child_keeper import ChildKeeper
+from engine.supervisor.estate import Estate, UpgradeEstate
 from engine.supervisor.shards import Shards, remove_rings
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.writer_child import WriterChild
@@ -31,6 +33,11 @@ _log = logging.getLogger(__name__)
 Renew = Callable[[SupervisorSettings], Awaitable[SupervisorSettings]]
 """Tries out the code on disk, reads the configuration, and returns the settings of now as it wants
 them. Raises EngineError where they cannot be."""
+
+
+HandOver = Callable[[SupervisorSettings, Callable[[], Estate]], Awaitable[None]]
+"""Has this process execute the program on disk, which goes on from the estate as it is then: it
+does not return. Raises EngineError where that cannot be; nothing has changed then."""
 
 
 async def as_they_are(settings: SupervisorSettings) -> SupervisorSettings:
@@ -48,12 +55,14 @@ class Upgrade:
         control: ChildKeeper,
         upkeep: list[ChildKeeper],
         renew: Renew,
+        hand_over: HandOver | None = None,
     ) -> None:
         self._shards = shards
         self._writer = writer
         self._control = control
         self._upkeep = upkeep
         self._renew = renew
+        self._hand_over = hand_over
         self.report: UpgradeReport | None = None
         self.counts: Counter[str] = Counter()
 
@@ -67,38 +76,62 @@ class Upgrade:
         settings: SupervisorSettings,
         adopt: Callable[[SupervisorSettings], None],
         reseed: Callable[[list[StreamKey]], None],
+        estate: Callable[[], Estate],
     ) -> Coroutine[Any, Any, None]:
-        """What is to be run; the report says how it goes. `adopt` makes settings those of now, and
-        `reseed` begins and ends streams as they are configured.
+        """What is to be run; the report says how it goes. `adopt` makes settings those of now,
+        `reseed` begins and ends streams as they are configured, and `estate` is what the program
+        that goes on must know.
         """
         self.report = UpgradeReport(started_ns=wall_ns())
-        return self._run(settings, adopt, reseed, self.report)
+        return self._run(settings, adopt, reseed, estate, self.report)
+
+    def estate(self) -> UpgradeEstate:
+        """What `inherit` takes."""
+        return UpgradeEstate(self.report, dict(self.counts))
+
+    def inherit(self, estate: UpgradeEstate, why_not: str) -> None:
+        """This program is what the last upgrade has led to, or what it has come back to because
+        the other could not go on (`why_not`).
+        """
+        self.report, self.counts = estate.report, Counter(estate.counts)
+        if self.report is not None and self.is_running:
+            self._ended(self.report, why_not)
 
     async def _run(
         self,
         settings: SupervisorSettings,
         adopt: Callable[[SupervisorSettings], None],
         reseed: Callable[[list[StreamKey]], None],
+        estate: Callable[[], Estate],
         report: UpgradeReport,
     ) -> None:
         _log.info("upgrade: trial of what is on disk")
+        why_not = "the engine ended"
         try:
             renewed = await self._renew(settings)
             await self._replace(settings, renewed, adopt, report)
             reseed(renewed.streams)
-            report.state, report.step = "done", "done"
-            _log.info("upgrade: done")
+            if self._hand_over is not None:
+                self._say(report, "supervisor")
+                await self._hand_over(renewed, estate)
+            why_not = ""
         except EngineError as error:
-            report.state, report.reason = "failed", str(error)
-            _log.error(f"upgrade: failed at {report.step}: {error}")
+            why_not = str(error)
         except Exception as error:  # noqa: BLE001 - a bug here must not end an engine that collects
-            report.state, report.reason = "failed", repr(error)
+            why_not = repr(error)
             _log.exception(f"upgrade: failed at {report.step}")
         finally:
-            if report.state == "running":
-                report.state, report.reason = "failed", "the engine ended"
-            report.ended_ns = wall_ns()
-            self.counts[report.state] += 1
+            self._ended(report, why_not)
+
+    def _ended(self, report: UpgradeReport, why_not: str) -> None:
+        if why_not:
+            report.state, report.reason = "failed", why_not
+            _log.error(f"upgrade: failed at {report.step}: {why_not}")
+        else:
+            report.state = report.step = "done"
+            _log.info("upgrade: done")
+        report.ended_ns = wall_ns()
+        self.counts[report.state] += 1
 
     async def _replace(
         self,

@@ -25,8 +25,11 @@ class UpkeepChild:
     """Use it inside one event loop. Where there is no database it is nothing."""
 
     def __init__(
-        self, settings: SupervisorSettings, on_fault: Callable[[str, BaseException], None]
+        self,
+        settings: Callable[[], SupervisorSettings],
+        on_fault: Callable[[str, BaseException], None],
     ) -> None:
+        """`settings` are those of now."""
         self._settings = settings
         self._on_fault = on_fault
         self._backoff = Backoff(1.0, 60.0)
@@ -36,7 +39,7 @@ class UpkeepChild:
         """One, where there is a database."""
         self.databases: list[DatabaseReport] = []
         """What it said last."""
-        if "database" in settings.urls:
+        if "database" in settings().urls:
             self.keepers.append(self._make())
 
     @property
@@ -62,32 +65,27 @@ class UpkeepChild:
                 self._behind[name] = behind
                 self.keepers[0].send(PauseUpkeep(name, behind))
 
-    def reload(self, settings: SupervisorSettings) -> list[ChildKeeper]:
-        """Have the next life born with these settings; return who is to hear of them now."""
-        self._settings = settings
-        return self.keepers
-
     async def leave(self, grace_s: float) -> None:
         """End it: at once, for what it was doing is finished by its next life."""
         await cancel(self._starting)
         for keeper in self.keepers:
-            await keeper.leave(self._settings.timing.upkeep_drain_s, grace_s)
+            await keeper.leave(self._settings().timing.upkeep_drain_s, grace_s)
 
     def _make(self) -> ChildKeeper:
         return ChildKeeper(
             name="upkeep",
-            spawn=lambda: spawn_upkeep(self._settings),
+            spawn=lambda: spawn_upkeep(self._settings()),
             on_message=self._on_message,
             on_death=self._on_death,
             on_fault=self._on_fault,
-            hung_after_s=self._settings.timing.hung_after_s,
+            hung_after_s=self._settings().timing.hung_after_s,
         )
 
     async def _start(self) -> None:
         """A first life that never got ready ends no engine: it is tried again."""
         while True:
             try:
-                await self.keepers[0].start(self._settings.timing.ready_s)
+                await self.keepers[0].start(self._settings().timing.ready_s)
                 return
             except ChildStartError as error:
                 delay_s = self._backoff.next_s()
@@ -107,4 +105,4 @@ class UpkeepChild:
 
     def _on_death(self, reason: str) -> None:
         del reason
-        metric_files.child_ended(self._settings.layout, "upkeep")
+        metric_files.child_ended(self._settings().layout, "upkeep")

@@ -13,10 +13,11 @@ from typing import Final
 
 from engine.base.clock import monotonic_s
 from engine.base.tasks import cancel, in_thread
-from engine.messages.pipes import Drain, Ready, ToChild
+from engine.messages.pipes import Drain, ToChild
 from engine.messages.settings import Reconfigure
 from engine.messages.upkeep import PauseUpkeep, UpkeepSettings, UpkeepStatus
 from engine.process import logs
+from engine.process.birth import ready
 from engine.process.metrics import ProcessMetrics, UpkeepMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
@@ -52,7 +53,7 @@ class Upkeep:
         ]
         telling = asyncio.create_task(self._tell(), name="status")
         commands = asyncio.create_task(self._obey(), name="commands")
-        self._pipe.send(Ready())
+        self._pipe.send(ready())
         await asyncio.wait([commands, telling, *threads], return_when=asyncio.FIRST_COMPLETED)
         for care in self._cares.values():
             care.stop()

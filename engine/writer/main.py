@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from engine.base.alarm import Alarm
 from engine.base.clock import monotonic_s
 from engine.messages.listings import ListingStored, StoreListing
-from engine.messages.pipes import Drain, Ready, ToChild
+from engine.messages.pipes import Drain, ToChild
 from engine.messages.settings import Reconfigure, WriterSettings
 from engine.messages.writer import (
     MakeWay,
@@ -27,6 +27,7 @@ from engine.messages.writer import (
     WriterStatus,
 )
 from engine.process import logs
+from engine.process.birth import ready
 from engine.process.metrics import ProcessMetrics, WriterMetrics
 from engine.process.pipe import Pipe
 from engine.process.usage import resident_bytes
@@ -74,7 +75,7 @@ class Writer:
         tasks += [asyncio.create_task(each, name="listings") for each in self._listings.run()]
         commands = asyncio.create_task(self._obey(), name="commands")
         self._pump_once()  # shards begin where the rings end that an earlier engine left
-        self._pipe.send(Ready())
+        self._pipe.send(ready())
         await asyncio.wait([commands, *tasks], return_when=asyncio.FIRST_COMPLETED)
         loop.remove_reader(self._settings.doorbell_fd)
         for task in tasks:

@@ -182,3 +182,35 @@ def test_a_ring_that_a_crash_left_counts_as_room(tmp_path: Path) -> None:
              "FTS_SHM_DIR": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("runs", "upgraded", "restarts"),
+    [(True, True, False), (True, False, True), (False, True, True)],
+)
+def test_a_release_succeeds_what_runs_and_a_restart_is_the_last_resort(
+    tmp_path: Path, runs: bool, upgraded: bool, restarts: bool
+) -> None:
+    """`start` of upgrade.sh, on a machine whose systemd, `runuser` and release note what they are
+    asked for.
+    """
+    done = tmp_path / "done"
+    fts = tmp_path / "opt" / "current" / "bin" / "fts"
+    fts.parent.mkdir(parents=True)
+    for path, ends in (
+        (tmp_path / "systemctl", f'case "$*" in *is-active*) exit {int(not runs)} ;; esac'),
+        (tmp_path / "runuser", 'shift 3; exec "$@"'),
+        (fts, f"exit {int(not upgraded)}"),
+    ):
+        path.write_text(f'#!/bin/sh\necho "{path.name} $*" >>{done}\n{ends}\n')
+        path.chmod(0o755)
+    start = (SYSTEMD / "upgrade.sh").read_text().partition("start() {")[2].partition("\n}\n")[0]
+    script = (
+        f". {SYSTEMD}/places.sh; opt={tmp_path}/opt etc=/etc/fts;"
+        f'systemd() {{ systemctl "$@"; }}; start() {{{start}\n}}; start'
+    )
+    subprocess.run(["sh", "-euc", script], check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    asked = [line for line in done.read_text().splitlines() if not line.startswith("runuser")]
+    upgrade = ["fts upgrade --match --config /etc/fts/fts.toml"] if runs else []
+    restart = ["systemctl restart fintickstreams.service"] if restarts else []
+    assert asked == ["systemctl --quiet is-active fintickstreams.service", *upgrade, *restart]

@@ -1,6 +1,7 @@
 """Every process of a running engine is replaced: nothing is missed, and nothing is there twice."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -23,21 +24,35 @@ from tests.fault.test_faults_of_every_venue import (
 )
 from tests.flow.processes import ROOT, Fts
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
-from tests.flow.upgrading import ask, outcome, upgraded
+from tests.flow.upgrading import Releases, ask, outcome, upgraded
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(600)]
 MakeRig = Callable[..., Rig]
 
 _PUSHED_GAPS = "SELECT * FROM gaps WHERE transport = 'Ws'"
 
 
-def of_every_venue(make_rig: MakeRig, shadow: Path) -> Rig:
+ANOTHER_PROTOCOL = """\
+import engine.process.protocol
+engine.process.protocol.PROTOCOL += 1
+"""
+CANNOT_TAKE_OVER = """\
+import sys
+if "control.cli.changes.successor" in sys.orig_argv and "check" not in sys.orig_argv:
+    from control.cli import footing
+    if sys.executable == {python!r}:
+        footing.instance = None
+"""
+
+
+def of_every_venue(make_rig: MakeRig, shadow: Path, program: list[str]) -> Rig:
     """Every kind of every venue. What is in `shadow` is imported instead of what is installed."""
     rig = make_rig(
         keys=KEYS, venues=",".join(VENUES), settings=often(VENUES), symbols=SYMBOLS, rate="1500",
         simulator=("--liquidations-per-minute", "600"),
         environment={"PYTHONPATH": f"{ROOT}:{shadow}"},
     )  # fmt: skip
+    rig.program = program
     for venue, symbol in IN_ANY_SCRIPT:
         rig.tell("/simulator/instruments", venue=venue, action="list", symbol=symbol)
     rig.start()
@@ -47,6 +62,12 @@ def of_every_venue(make_rig: MakeRig, shadow: Path) -> Rig:
 def processes(engine: Fts) -> set[int]:
     """Pids of the engine's own children."""
     return {each.pid for each in engine.descendants() if "engine.process.birth" in each.cmdline()}
+
+
+def interpreters(engine: Fts) -> set[str]:
+    """Of the engine's own processes, the first one included."""
+    of_children = [psutil.Process(pid).cmdline()[0] for pid in processes(engine)]
+    return {engine.itself.cmdline()[0], *of_children}
 
 
 def shards(engine: Fts) -> list[psutil.Process]:
@@ -83,6 +104,10 @@ def assert_what_cannot_run_is_refused(rig: Rig, engine: Fts, shadow: Path) -> No
     config.write_text("[control]\nhost = '127.0.0.2'\n" + whole)
     assert "control.host" in refused()
     config.write_text(whole)
+    (shadow / "sitecustomize.py").write_text(ANOTHER_PROTOCOL)
+    said = refused()
+    assert ("the protocol" in said, "restart the engine" in said) == (True, True), said
+    (shadow / "sitecustomize.py").unlink()
     forget = "DELETE FROM schema_version WHERE file_name LIKE '0021%' RETURNING file_name, checksum"
     ((name, checksum),) = rig.query(forget)
     assert name in refused()
@@ -107,20 +132,28 @@ def upgrade_by_command(rig: Rig) -> None:
 def test_upgrades_in_a_row_cost_nothing_and_what_cannot_run_touches_nothing(
     make_rig: MakeRig, tmp_path: Path
 ) -> None:
-    rig = of_every_venue(make_rig, tmp_path)
+    releases = Releases(tmp_path)
+    rig = of_every_venue(make_rig, tmp_path, releases.program)
     engine = rig.engine
     assert engine is not None
     assert_what_cannot_run_is_refused(rig, engine, tmp_path)
     before, times_us = processes(engine), [now_us(rig)]
+    two = releases.use("two")
     upgrade_by_command(rig)
     assert not before & processes(engine), "every one of them is new"
+    assert interpreters(engine) == {two}, "of the release that the command leads to"
     rig.until_every_stream_delivers()
     times_us.append(now_us(rig))
     with (rig.directory / "fts.toml").open("a") as config:
         config.write("[[streams]]\nvenue = 'binance_linear'\nsymbols = ['SOLUSDT']\n")
         config.write("kinds = ['Trades']\n")
     rig.stream_count += 1
-    assert upgraded(rig)["state"] == "done", engine.log
+    one = releases.use("one")
+    (tmp_path / "sitecustomize.py").write_text(CANNOT_TAKE_OVER.format(python=one))
+    row = upgraded(rig)
+    assert (row["state"], row["step"]) == ("failed", "supervisor"), engine.log
+    assert "cannot take over" in row["reason"]
+    assert (interpreters(engine), engine.itself.cmdline()[0]) == ({one, two}, two)
     new = "SELECT count(*) > 0 FROM trades WHERE venue = 'binance_linear' AND symbol = 'SOLUSDT'"
     rig.until(lambda: rig.query(new) == [(True,)], "a trade of the stream that is new")
     rig.until(lambda: rings_of(rig) == {"shard-0"}, "the end of the other rings")
@@ -133,6 +166,9 @@ def test_upgrades_in_a_row_cost_nothing_and_what_cannot_run_touches_nothing(
 
 @pytest.mark.fault("V04")
 def test_whoever_is_killed_while_streams_pass_costs_declared_rows_only(make_rig: MakeRig) -> None:
+    seed = int(os.environ.get("FTS_TEST_SEED") or random.randrange(1 << 32))
+    sys.stderr.write(f"the same instants: FTS_TEST_SEED={seed}\n")
+    instants_s = random.Random(seed)
     rig = make_rig(rate="4000", symbols=8)
     engine = rig.start()
     victims: list[tuple[str, Callable[[], psutil.Process]]] = [
@@ -143,7 +179,7 @@ def test_whoever_is_killed_while_streams_pass_costs_declared_rows_only(make_rig:
     for number, (expected, victim) in enumerate(victims, start=1):
         assert ask(rig, "POST")["state"] == "running"
         engine.wait_for_count("upgrade: streams of shard 0", number, 120.0)
-        time.sleep(random.uniform(0.0, 1.5))  # the instant must not depend on what was waited for
+        time.sleep(instants_s.uniform(0.0, 1.5))  # whatever is going on then
         victim().kill()
         row = outcome(rig)
         assert row["state"] == expected or row["passed_count"] == row["stream_count"], engine.log

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).parents[2]
+THIS = (sys.executable, "-P", "-m", "control.cli.main")
 _PATIENCE_S = 120.0
 """Only a test that fails waits so long: on a busy machine an engine takes a minute to start."""
 
@@ -17,10 +19,10 @@ _PATIENCE_S = 120.0
 class Fts:
     """The command line in a process of its own."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, program: Sequence[str] = THIS, **environment: str) -> None:
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "control.cli.main", *arguments],
+            [*program, *arguments],
             # A test that counts what is said wants each line.
             env={**inherited, "PYTHONPATH": str(ROOT), "FTS_LOG_FOLD_S": "0", **environment},
             stdin=subprocess.DEVNULL,
@@ -54,9 +56,14 @@ class Fts:
         """Send a signal to the supervisor."""
         self._process.send_signal(number)
 
+    @property
+    def itself(self) -> psutil.Process:
+        """The supervisor."""
+        return psutil.Process(self._process.pid)
+
     def descendants(self) -> list[psutil.Process]:
         """Every process below the supervisor."""
-        found: list[psutil.Process] = psutil.Process(self._process.pid).children(recursive=True)
+        found: list[psutil.Process] = self.itself.children(recursive=True)
         return found
 
     def child(self, target: str) -> psutil.Process:

@@ -19,7 +19,7 @@ from control.proof.simulator import SimulatorProcess
 from control.proof.verdict import Verdict
 from engine.data.layout import open_layout
 from engine.data.names import StreamKey, StreamKind
-from tests.flow.processes import Fts
+from tests.flow.processes import THIS, Fts
 from tests.waiting import wait_for
 
 _REASON_OF_TERM = {
@@ -74,6 +74,8 @@ class Rig:
         toml = self._toml(keys, settings, venue_settings)
         self._config.write_text(toml, encoding="utf-8")
         self.engine: Fts | None = None
+        self.program: Sequence[str] = THIS
+        """What is started as `fts`."""
 
     def _toml(self, keys: Sequence[StreamKey], settings: str, venue_settings: str) -> str:
         parts = [settings]
@@ -96,7 +98,7 @@ class Rig:
         self.engine = Fts(
             "up", "--config", str(self._config), "--port", "0", "--json",
             "--state-dir", str(self.directory / "state"), *self._redis_options,
-            **self._environment,
+            program=self.program, **self._environment,
         )  # fmt: skip
         return self.engine
 

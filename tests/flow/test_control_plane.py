@@ -10,7 +10,7 @@ import msgspec
 import psycopg
 import pytest
 
-from control.cli.ground import bind
+from control.cli.footing import bind
 from control.proof.simulator import SimulatorProcess
 from control.state.listing_fetch import ListingFetch
 from engine.base.clock import monotonic_s

@@ -19,7 +19,7 @@ from tests.flow.processes import ROOT, Fts
 from tests.flow.rig import remove_shared_memory
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.flow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.flow, pytest.mark.timeout(300)]
 
 _NOWHERE = """
 streams = []
@@ -71,8 +71,12 @@ def test_signals_that_nobody_means_are_ignored_with_a_word_in_every_process(
         said_by = [each["process"] for each in events(engine.log) if "SIGUSR1" in each["message"]]
         assert len(set(said_by)) == 1 + len(children), "each has the form that it was told to have"
         assert [child for child in children if not child.is_running()] == []
-        engine.signal(signal.SIGTERM)
+        _upgrade_until_it_is_another_program(engine)
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
+            engine.signal(number)  # they wait until it has all that the one before had
         assert engine.end()[0] == 0, engine.log
+        assert "upgrade: done" in engine.log
+        assert "SIGTERM: draining" in engine.log
     finally:
         engine.kill()
     assert "killed by" not in engine.log
@@ -100,6 +104,7 @@ def _read_again(engine: Fts, config: Path) -> None:
     assert done["begun"] == 1
     waits = [line["key"] for line in events(engine.log) if line["event"] == "config_waits"]
     assert waits == ["journal.sync_interval_s"]
+    assert "journal.sync_interval_s changes with `fts upgrade`" in engine.log
     wait_for(lambda: asked(engine, "/health/runtime")["admission"]["policy"] == "any", "the policy")
     (stream,) = wait_for(lambda: asked(engine, "/streams"), "the stream")
     assert stream["symbol"] == "BTCUSDT"
@@ -108,14 +113,21 @@ def _read_again(engine: Fts, config: Path) -> None:
     engine.wait_for('"begun": 0, "ended": 1')
 
 
+def _upgrade_until_it_is_another_program(engine: Fts) -> None:
+    assert asked(engine, "/upgrade", "POST")["state"] == "running"
+    begun = "control.cli.changes.successor"
+    wait_for(lambda: begun in engine.itself.cmdline(), "the program that follows", 120.0)
+
+
 def events(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
-def asked(engine: Fts, path: str) -> Any:
+def asked(engine: Fts, path: str, method: str = "GET") -> Any:
     (url,) = re.findall(r"control   (http://\S+)", engine.log)
+    request = urllib.request.Request(f"{url}{path}", method=method)  # noqa: S310 - our own
     try:
-        with urllib.request.urlopen(f"{url}{path}", timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return json.load(answer)
     except urllib.error.HTTPError as answer:  # of an engine that is not healthy
         return json.load(answer)

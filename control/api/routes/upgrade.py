@@ -9,7 +9,7 @@ from starlette.responses import Response
 from control.api.routes import Operation, Services
 from control.http import requests
 from control.http.errors import ApiError, json_response
-from engine.messages.status import UpgradeReport
+from engine.messages.status import EngineStatus
 
 
 class UpgradeRow(msgspec.Struct):
@@ -26,12 +26,16 @@ class UpgradeRow(msgspec.Struct):
     reason: str
     started_ns: int
     ended_ns: int
+    release: str
+    """What code the engine's first process runs."""
+    releases: dict[str, list[str]]
+    """Which processes run which code: more than one while an upgrade goes on, or after one that
+    failed half way."""
 
 
 async def get_upgrade(_: Request, services: Services) -> Response:
     """How far the last upgrade is, or how it ended."""
-    status = services.backend.status
-    return json_response(_row(status.upgrade if status else None))
+    return json_response(_row(services.backend.status))
 
 
 async def begin_upgrade(request: Request, services: Services) -> Response:
@@ -42,14 +46,15 @@ async def begin_upgrade(request: Request, services: Services) -> Response:
         raise ApiError("invalid_argument", "this call takes no body", field="body")
     if why_not := await services.backend.upgrade():
         raise ApiError("upgrading" if "upgraded" in why_not else "unavailable", why_not)
-    status = services.backend.status
-    return json_response(_row(status.upgrade if status else None), 202)
+    return json_response(_row(services.backend.status), 202)
 
 
-def _row(report: UpgradeReport | None) -> UpgradeRow:
-    if report is None:
-        return UpgradeRow("none", "", 0, 0, "", 0, 0)
-    return UpgradeRow(**msgspec.structs.asdict(report))
+def _row(status: EngineStatus | None) -> UpgradeRow:
+    release, releases = (status.release, status.releases) if status else ("", {})
+    if status is None or status.upgrade is None:
+        return UpgradeRow("none", "", 0, 0, "", 0, 0, release, releases)
+    said = msgspec.structs.asdict(status.upgrade)
+    return UpgradeRow(**said, release=release, releases=releases)
 
 
 OPERATIONS = [

@@ -12,8 +12,7 @@ from engine.base.errors import EngineError
 from engine.data.names import StreamKey
 from engine.process import logs
 from engine.start.config import LoadedConfig
-from engine.start.file.change import changed
-from engine.supervisor.spawning import SupervisorSettings
+from engine.start.file.change import changed, takes_start
 from engine.supervisor.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -28,11 +27,9 @@ class Reloading:
         streams: Callable[[LoadedConfig], list[StreamKey]],
         loaded: LoadedConfig,
         supervisor: Supervisor,
-        settings: SupervisorSettings,
     ) -> None:
-        """`streams` are those that a configuration names; `loaded` is the one it runs with."""
+        """`streams` are those that a configuration names; `loaded` is the one it began with."""
         self._supervisor = supervisor
-        self._settings = settings
         self._loaded = loaded
         self._read = read
         self._streams = streams
@@ -40,16 +37,17 @@ class Reloading:
     def __call__(self) -> None:
         """Read, and change what can be changed."""
         try:
-            change = changed(self._loaded, self._read())
+            before = self._supervisor.settings
+            change = changed(self._loaded.with_config(before.config), self._read())
             written = change.loaded.config.log
             log = msgspec.structs.replace(
-                self._settings.log,
+                before.log,
                 level=written.level,
                 format=written.format,
                 fold_s=written.fold_s,
             )
             settings = replace(
-                self._settings,
+                before,
                 config=change.loaded.config,
                 streams=self._streams(change.loaded),
                 log=log,
@@ -61,13 +59,13 @@ class Reloading:
                 extra={"event": "config_refused"},
             )
             return
-        self._loaded, self._settings = change.loaded, settings
         logs.change(log)
         for line in change.loaded.no_symbols():
             _log.error(line, extra={"event": "symbol_refused"})
         for key in change.later:
+            when = "at the next start" if takes_start(key) else "with `fts upgrade`"
             _log.warning(
-                f"{key} changes at the next start",
+                f"{key} changes {when}",
                 extra={"event": "config_waits", "fields": {"key": key}},
             )
         streams = f" ({begun} begun, {ended} ended)" if "streams" in change.now else ""

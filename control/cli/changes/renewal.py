@@ -3,28 +3,30 @@ disk wants them, once the code on disk has passed its trial.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from control.cli.changes.legacy import Legacy
+from control.cli.ground import same_server
 from engine.base.errors import ConfigError, EngineError
 from engine.data.names import StreamKey, is_database
-from engine.process.child import child_environment
 from engine.process.protocol import Language, differences, language
+from engine.process.release import OURS, Code
 from engine.start.config import LoadedConfig
+from engine.start.file.change import takes_start
+from engine.start.file.keys import leaves
 from engine.supervisor.spawning import SupervisorSettings
 from shards.venues import venue_limits
 
 _TRIAL_S: Final = 120.0
 _SHOWN_CHARS: Final = 500
-_RENEWED: Final = {
-    "control", "database", "databases", "health", "journal", "log", "share", "streams", "venues"
-}  # fmt: skip
-"""Sections that are taken over, but for the keys that `_unchangeable` names."""
 
 
 class TrialWish(msgspec.Struct):
@@ -41,6 +43,8 @@ class OnDisk(msgspec.Struct):
 
     version: str
     language: Language
+    code: Code = OURS
+    """An older version does not say that, and is refused for its language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,12 @@ class Renewal:
         """The settings to go on with. Raises EngineError where the code on disk, the configuration
         or a database is in the way.
         """
-        await self._try(settings)
+        found = await self._try(settings)
         loaded = self.reload()
         if changed := _unchangeable(settings, loaded):
             raise ConfigError(f"{loaded.source}: changed: {', '.join(changed)}; a restart takes it")
         log = loaded.config.log
+        memory = same_server(loaded, settings.layout, settings.urls, settings.memory)
         return replace(
             settings,
             config=loaded.config,
@@ -70,20 +75,25 @@ class Renewal:
                 settings.log, level=log.level, format=log.format, fold_s=log.fold_s
             ),
             routes=loaded.routes(),
+            limits=venue_limits(loaded.config.venues),
+            shares_limits=loaded.config.limits.shared,
+            memory=memory,
             streams=self.streams(loaded),
+            code=found.code,
         )
 
-    async def _try(self, settings: SupervisorSettings) -> None:
+    async def _try(self, settings: SupervisorSettings) -> OnDisk:
         """Run the trial of the code on disk in a process of its own."""
         urls = {
             name: (settings.owner_urls.get(name) or url).reveal()
             for name, url in settings.urls.items()
             if is_database(name)
         }
+        python = _python()
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "control.cli.changes.trial",
+            python, "-P", "-m", "control.cli.changes.trial",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=child_environment(),
+            env=OURS.environment() if python == OURS.python else None,
         )  # fmt: skip
         try:
             async with asyncio.timeout(_TRIAL_S):
@@ -99,34 +109,29 @@ class Renewal:
             last = complaint.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
             raise EngineError(f"what is on disk cannot run: {last[0][:_SHOWN_CHARS]}")
         found = msgspec.json.decode(said, type=OnDisk)
-        if unknown := differences(language(), found.language):
+        if unknown := differences(language(Legacy), found.language):
             raise EngineError(
                 f"version {found.version} on disk means something else by {', '.join(unknown[:5])}:"
-                " restart the engine"
+                " restart the engine, which declares what it misses meanwhile"
             )
+        return found
+
+
+def _python() -> str:
+    """The interpreter of what is on disk where the command is that has started this engine: that
+    may lead to another release by now. A command that an environment has brought (`bin/fts`) is
+    beside its interpreter; a module runs with ours.
+    """
+    command = Path(sys.argv[0])
+    beside = command.resolve().with_name("python")
+    is_command = command.is_file() and command.suffix != ".py"
+    return str(beside) if is_command and os.access(beside, os.X_OK) else OURS.python
 
 
 def _unchangeable(settings: SupervisorSettings, loaded: LoadedConfig) -> list[str]:
-    """Keys that differ from what an engine stands on while it runs: its port, its rings, its
-    servers, and what it is called there.
-    """
-    before, after = settings.config, loaded.config
-    parts: list[tuple[str, object, object]] = [
-        (name, getattr(before, name), getattr(after, name))
-        for name in before.__struct_fields__
-        if name not in _RENEWED
-    ]
-    parts += [
-        ("control.host", before.control.host, after.control.host),
-        ("control.port", before.control.port, after.control.port),
-        ("limits of venues", venue_limits(before.venues), venue_limits(after.venues)),
-        ("databases", before.databases.keys(), after.databases.keys()),
-        ("database.registry_name", before.database.registry_name, after.database.registry_name),
-        (
-            "the settings of the private database",
-            before.database.private_settings, after.database.private_settings,
-        ),
-    ]  # fmt: skip
-    changed = [name for name, old, new in parts if old != new]
+    """Keys that differ, and that only a start takes on."""
+    before, after = leaves(settings.config), leaves(loaded.config)
+    changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     moved = [n for n, url in loaded.urls.items() if n in settings.urls and settings.urls[n] != url]
-    return [*changed, *(f"the address of the {name}" for name in moved)]
+    others = [f"the address of the {name}" for name in moved]
+    return [*(key for key in changed if takes_start(key)), *others]

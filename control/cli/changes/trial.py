@@ -11,13 +11,14 @@ from typing import Final
 
 import msgspec
 
+from control.cli.changes.legacy import Legacy
 from control.cli.changes.renewal import OnDisk, TrialWish
 from control.cli.main import parser
 from control.cli.options import load
-from control.version import version
 from engine.base.errors import EngineError
 from engine.process.birth import load_target, settings_type
 from engine.process.protocol import language
+from engine.process.release import OURS, version
 from engine.start import migrations
 from engine.supervisor.spawning import Targets
 
@@ -32,7 +33,7 @@ def main() -> int:
     except (EngineError, OSError) as error:
         sys.stderr.write(f"{' '.join(str(error).split())}\n")
         return 2
-    said = msgspec.json.encode(OnDisk(version(), language()))
+    said = msgspec.json.encode(OnDisk(version(), language(Legacy), OURS))
     sys.stdout.buffer.write(said + b"\n")
     return 0
 

@@ -14,16 +14,16 @@ from control.cli.commands.doctor_database import all_databases
 from control.cli.commands.doctor_kernel import kernel
 from control.cli.commands.doctor_links import control_port, live_server, venues
 from control.cli.commands.doctor_machine import machine
-from control.cli.commands.doctor_state import state
+from control.cli.commands.doctor_state import releases, state
 from control.cli.exits import Exit
 from control.cli.findings import Complaint, Finding, Level, fine
 from control.cli.options import add_config, load
 from control.cli.terminal.standard_streams import say
 from control.http.auth import COMMAND_VARIABLE, READ_VARIABLE
-from control.version import version
 from engine.base.wrong_input import nearest
 from engine.data.layout import Layout, open_layout
 from engine.data.names import database_sink
+from engine.process.release import version
 from engine.start.addresses import Written, at_home, masked_url, owner_of, variable_of
 from engine.start.config import ENVIRONMENT, LoadedConfig
 
@@ -88,6 +88,7 @@ def examine(loaded: LoadedConfig, layout: Layout) -> Iterator[Finding]:
     yield fine("config", f"{loaded.source}; {_flat(masked_config(loaded))}")
     yield from wishes(loaded)
     yield from state(layout)
+    yield from releases(loaded)
     yield control_port(loaded, layout)
     yield from machine(loaded, layout)
     yield from kernel(layout)

@@ -14,7 +14,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from control.cli.findings import Complaint, Finding, fine
-from control.cli.ground import ServiceOptions, bind, redis_plan
+from control.cli.footing import bind
+from control.cli.ground import ServiceOptions, redis_plan
 from engine.base.errors import ConfigError
 from engine.base.masking import scrub
 from engine.data.layout import Layout

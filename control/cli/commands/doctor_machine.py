@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from control.cli.findings import Complaint, Finding, fine
-from control.cli.ground import ServiceOptions, open_files, private_bytes
+from control.cli.footing import open_files
+from control.cli.ground import ServiceOptions, private_bytes
 from control.state.memory import memory_bytes
 from engine.base.errors import ConfigError, EngineError
 from engine.data.layout import Layout

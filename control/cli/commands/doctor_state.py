@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from control.cli.findings import Complaint, Finding, fine
+from control.cli.remote.client import running
+from engine.base.errors import EngineError
 from engine.data.layout import Layout, open_layout
 from engine.process import instance
+from engine.process.release import release
 from engine.start import preflight
+from engine.start.config import LoadedConfig
 
 RINGS_LEFT: Final = Complaint(
     "rings_left", "they hold rows that no database has yet, and a reboot forgets them"
@@ -27,7 +31,13 @@ STATE_NOT_WRITABLE: Final = Complaint(
     "state_not_writable", "the engine does not start, or its log and its journal end"
 )
 STATE_NEWER: Final = Complaint(
-    "state_newer", "the engine does not start: it would take those rows for damaged ones"
+    "state_newer", "the engine does not start: it would misread what is there"
+)
+RELEASES_MIXED: Final = Complaint(
+    "releases_mixed", "what was mended in the newer one is not mended in all of the engine"
+)
+RELEASE_OLD: Final = Complaint(
+    "release_old", "what was mended in this one is not mended in the engine"
 )
 STATE_FLEETING: Final = Complaint(
     "state_fleeting", "journal, wanted streams and a private database are gone with it"
@@ -37,12 +47,16 @@ _FLEETING: Final = {
     "ramfs": "memory, which a reboot empties",
     "overlay": "a container's own layer, which goes with the container",
 }
+_ANSWER_WITHIN_S: Final = 5.0
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def state(layout: Layout, mounts: Path = _MOUNTS) -> Iterator[Finding]:
     """Everything about it."""
     yield from _engines(layout)
+    if (number := preflight.newer_format(layout)) is not None:
+        text = f"{layout.state_dir} has format {number}, which is a newer version's"
+        yield STATE_NEWER.problem("state", text, "start that version on it, or choose another one")
     if others := preflight.rows_of_others(layout):
         yield STATE_NEWER.problem(
             "state", f"{len(others)} files hold rows of another version, {others[0]} the first",
@@ -51,6 +65,27 @@ def state(layout: Layout, mounts: Path = _MOUNTS) -> Iterator[Finding]:
         )  # fmt: skip
     yield from _leftovers(layout)
     yield _directory(layout.state_dir, mounts)
+
+
+def releases(loaded: LoadedConfig) -> Iterator[Finding]:
+    """Which code the processes of an engine that runs have begun with."""
+    try:
+        client = running(loaded, _ANSWER_WITHIN_S)
+        row = client.get("/upgrade") if client is not None else {}
+    except EngineError:
+        return  # that it does not answer is said elsewhere
+    found: dict[str, list[str]] = row.get("releases", {})
+    if not found or row["state"] == "running":
+        return
+    runs = "; ".join(f"{', '.join(names)}: {code}" for code, names in found.items())
+    if len(found) > 1:
+        advice = "`fts upgrade`; if that does not say why it fails, restart the engine"
+        yield RELEASES_MIXED.note("release", f"processes of several releases: {runs}", advice)
+    elif release() not in found:
+        text = f"the engine runs {next(iter(found))}, and this command is {release()}"
+        yield RELEASE_OLD.note("release", text, "`fts upgrade` has the engine take it on")
+    else:
+        yield fine("release", f"all processes run {release()}")
 
 
 def _engines(layout: Layout) -> Iterator[Finding]:

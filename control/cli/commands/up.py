@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from control.cli.changes.legacy import Back
 from control.cli.changes.reloading import Reloading
 from control.cli.changes.renewal import Renewal
 from control.cli.ending import Ending
@@ -117,17 +118,18 @@ def unknown_symbols(streams: Iterable[StreamReport]) -> list[str]:
     ]
 
 
-def run(options: argparse.Namespace) -> int:
-    """Collect until told to stop."""
-    loaded = load(options)
-    if options.strict and (wrong := loaded.no_symbols()):
+def run(options: argparse.Namespace, back: Back | None = None) -> int:
+    """Collect until told to stop; with a way `back`, go on with what another program has left."""
+    loaded = load(options) if back is None else back.legacy.loaded()
+    if options.strict and back is None and (wrong := loaded.no_symbols()):
         raise ConfigError("; ".join(wrong))
     scenario = Up(strict=options.strict)
     reload = partial(Reloading, partial(load, options), scenario.streams, loaded)
     renewal = Renewal(partial(load, options), scenario.streams, sys.argv[1:])
     service = ServiceOptions.of(
-        options, loaded, reload=reload, renew=renewal, restores=not options.without_restore
-    )
+        options, loaded, reload=reload, renew=renewal, restores=not options.without_restore,
+        back=back,
+    )  # fmt: skip
     if options.strict:
         service = replace(service, ends_when=lambda status: bool(unknown_symbols(status.streams)))
     return run_service(service, scenario)

@@ -6,7 +6,7 @@ from typing import Any
 
 from control.cli.exits import Exit
 from control.cli.terminal.standard_streams import say
-from control.version import version
+from engine.process.release import version
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:

@@ -9,6 +9,7 @@ from control.cli.exits import Exit
 from control.cli.remote.client import Client, UnreachableError, add_client_options, connect
 from control.cli.terminal.tables import print_json
 from engine.base.clock import monotonic_s
+from engine.process.release import release
 
 _LOOK_S: Final = 0.5
 _AWAY_S: Final = 60.0
@@ -21,11 +22,12 @@ change the configuration, then:
   fts upgrade                   replace shards, writer, upkeep and control, and wait for it
   fts upgrade --no-wait         begin, and return
   fts upgrade --json            end with the engine's answer as JSON
+  fts upgrade --match           fail unless the engine runs the very code of this command at the end
 
 What is on disk is tried first: its code is imported, the configuration read, the databases' schemas
 compared. If anything is in the way the engine is left as it is. Then streams pass one after the
-other to new processes, with both subscribed: no gap, no duplicate. The supervisor keeps its code
-until the next restart.
+other to new processes, with both subscribed: no gap, no duplicate. At last the supervisor executes
+the new program; its process id stays.
 
 exit codes: 0 done, 1 refused or failed (the engine goes on as before), 2 cannot be asked like this,
 3 no engine answers
@@ -41,6 +43,10 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("--no-wait", action="store_true", help="begin, and do not wait for the end")
+    parser.add_argument(
+        "--match", action="store_true",
+        help="fail (1) unless the engine runs the code of this command at the end",
+    )  # fmt: skip
     add_client_options(parser)
     parser.set_defaults(run=run)
 
@@ -53,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
         row = _watch(client, row)
     if options.json:
         print_json(row)
+    if options.match and row["state"] == "done" and row.get("release") != release():
+        sys.stderr.write(f"the engine runs {row.get('release')}, and this is {release()}\n")
+        return Exit.FAILED
     return Exit.FAILED if row["state"] == "failed" else Exit.OK
 
 

@@ -13,7 +13,7 @@ from typing import Final
 _PLACES: Final[dict[str, tuple[str, ...]]] = {
     # The engine's life; what has no place here is named by its call
     "status": ("control.cli.terminal.live_view:_log_lines",),
-    "address": ("control.cli.service:run_service:INFO",),
+    "address": ("control.cli.addresses:publish",),
     "plan_note": (
         "control.cli.service:run_service:WARNING",
         "control.cli.ground:lay",
@@ -61,12 +61,17 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
     "upgrade": (
         "engine.supervisor.upgrade:_say",
         "engine.supervisor.upgrade:_run:INFO",
+        "engine.supervisor.upgrade:_ended:INFO",
         "engine.supervisor.upgrade:_pass_on",
         "engine.supervisor.upgrade:progress",
     ),
-    "upgrade_failed": ("engine.supervisor.upgrade:_run:ERROR",),
+    "upgrade_failed": (
+        "engine.supervisor.upgrade:_run:ERROR",
+        "engine.supervisor.upgrade:_ended:ERROR",
+    ),
+    "upgrade_back": ("control.cli.changes.legacy:open",),
     "manager_unheard": ("engine.supervisor.systemd:_send",),
-    "rings_unsynced": ("engine.supervisor.ring_syncs:sync",),
+    "rings_unsynced": ("engine.supervisor.writer_child:sync",),
     "server_starts": (),
     "server_ended": ("engine.servers.server_keeper:_keep",),
     "server_ready": ("engine.servers.server_keeper:_start_again",),

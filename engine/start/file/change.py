@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from engine.messages.writer import LIVE
 from engine.start.config import Config, LoadedConfig, check_rules
 from engine.start.file.keys import leaves
 
@@ -14,6 +15,17 @@ LIVE_LOG: Final = ("level", "format", "fold_s")
 LIVE_CONTROL: Final = ("admission", "health_hold_s", "instruments_refresh_s")
 LIVE_DATABASE: Final = ("flush_rows", "flush_interval_ms", "max_rows_per_copy")
 """Keys of a section that a running engine takes over; it does so with `streams`, too."""
+
+_AT_START: Final = (
+    "state_dir", "shards", "control.host", "control.port", "metrics.host", "metrics.port"
+)  # fmt: skip
+_AT_START_OF_A_SERVER: Final = (
+    "url", "url_file", "owner", "schema", "registry_name", "private_settings", "memory_mb"
+)  # fmt: skip
+"""What an engine stands on while it runs: its directory, ports, rings and servers, and what it is
+called there.
+"""
+_SERVERS: Final = ("database", *(sink.name for sink in LIVE))
 
 _Section = TypeVar("_Section", bound=msgspec.Struct)
 
@@ -55,6 +67,20 @@ def changed(running: LoadedConfig, read: LoadedConfig) -> ConfigChange:
     return ConfigChange(
         replace(running, config=config), [key for key in keys if key not in waiting], later
     )
+
+
+def takes_start(key: str) -> bool:
+    """Whether another value of a key, or of what `ConfigChange.later` names, needs a start. All
+    others `fts upgrade` takes on, with processes that are born with them.
+    """
+    path = key.split(".")
+    if path[0] == "databases" and len(path) > 2:
+        path = ["database", *path[2:]]
+    if path[0] == "databases" or " " in key:  # a whole one is new or gone, or is elsewhere
+        return True
+    if path[0] in _SERVERS:
+        return path[1] in _AT_START_OF_A_SERVER
+    return path[0] in _AT_START or key in _AT_START
 
 
 def _taking(before: _Section, wanted: _Section, keys: tuple[str, ...]) -> _Section:

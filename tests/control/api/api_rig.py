@@ -96,6 +96,7 @@ class Supervisor:
         self.stored_instruments: list[ListingLoaded] = []
         self.backend: Backend | None = None
         self.upkeep: list[DatabaseReport] = []
+        self.release = ""
         self.writer = WriterReport(
             ChildReport("writer", "up"),
             sinks=[SinkStatus("database", "up"), SinkStatus("redis", "up")],
@@ -126,6 +127,11 @@ class Supervisor:
         self.tell()
         self.backend.take(result)
 
+    def runs(self, supervisor: str, child: str = "") -> None:
+        """Which code the engine runs, and its writer, if that is another one."""
+        self.release = supervisor
+        self.writer.child.release = child or supervisor
+
     def tell(self) -> None:
         """Send a status."""
         assert self.backend is not None
@@ -141,7 +147,7 @@ class Supervisor:
         return EngineStatus(
             *self.verdict, self.phase, "x", 12.5, [shard], self.writer,
             ChildReport("control", "up"), list(self.streams.values()), [limiter],
-            upkeep=self.upkeep, upgrade=self.upgrade, upgrades={"done": 2},
+            upkeep=self.upkeep, upgrade=self.upgrade, upgrades={"done": 2}, release=self.release,
         )  # fmt: skip
 
     def run(self, key: StreamKey, state: StreamState = StreamState.LIVE) -> None:

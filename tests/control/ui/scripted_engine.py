@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from control.api.admission import Admissions
 from control.api.routes import Services
 from control.app import Api
-from control.cli.ground import bind
+from control.cli.footing import bind
 from control.http.auth import Guard
 from control.http.protocol import BoundedHttp, Limits
 from control.main import make_server

@@ -61,10 +61,14 @@ def no_kind(other: Language) -> None:
     del other.records["trade"]
 
 
+def another_number(other: Language) -> None:
+    other.numbers["rings"] += 1
+
+
 @pytest.mark.parametrize(
     "change",
     [needed_field, another_type, another_choice, another_message, another_record, another_kind,
-     no_kind],
+     no_kind, another_number],
 )  # fmt: skip
 def test_what_would_be_misunderstood(change: Callable[[Language], None]) -> None:
     ours, theirs = as_it_travels(), as_it_travels()

@@ -10,7 +10,7 @@ from engine.base.errors import ConfigError
 from engine.data.kinds import TRADE
 from engine.data.layout import Layout
 from engine.data.ring import format_ring, ring_bytes
-from engine.start.preflight import demand_own_rows, rows_of_others
+from engine.start.preflight import demand_own_format, demand_own_rows, rows_of_others
 from engine.writer.sources import journal_format as fmt
 
 RING = "shard-0.trade"
@@ -69,3 +69,25 @@ def test_a_flipped_bit_is_damage(layout: Layout, at: int) -> None:
 def test_a_file_that_was_never_written_is_damage(layout: Layout, content: bytes) -> None:
     segment(layout).write_bytes(content)
     assert rows_of_others(layout) == []
+
+
+def test_a_directory_that_a_newer_version_has_used_is_left_to_it(layout: Layout) -> None:
+    mark = layout.state_dir / "format"
+    demand_own_format(layout)
+    assert mark.read_text() == "1\n", "0.1.0 left none"
+    demand_own_format(layout)
+    assert [each for each in state(layout) if each.id == "state_newer"] == []
+    mark.write_text("2\n")
+    with pytest.raises(
+        ConfigError, match=r"has format 2, and this version knows 1.*start that one"
+    ):
+        demand_own_format(layout)
+    assert "state_newer" in [each.id for each in state(layout)]
+    assert mark.read_text() == "2\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"one", b"9" * 5000])
+def test_a_damaged_mark_stops_nobody(layout: Layout, content: bytes) -> None:
+    (layout.state_dir / "format").write_bytes(content)
+    demand_own_format(layout)
+    assert (layout.state_dir / "format").read_bytes() == b"1\n"

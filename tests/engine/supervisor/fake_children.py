@@ -334,7 +334,8 @@ async def _beat(
 async def upkeep(settings: UpkeepSettings, pipe: Pipe[ToChild]) -> int:
     """Says that it looks after its database. Part `stillborn-upkeep`: not in its first life."""
     directory = Path(settings.paths.state_dir)
-    note(directory, who="upkeep", what="born")
+    kept = [str(each.keep) for each in settings.databases]
+    note(directory, who="upkeep", what="born", kept=kept)
     stillborn = directory / "part.stillborn-upkeep"
     if stillborn.exists():
         stillborn.unlink()

@@ -98,10 +98,10 @@ class Engine:
             **changes,
         }
         migrate, servers = options.pop("migrate", None), options.pop("servers", ())
-        renew = options.pop("renew", as_they_are)
+        renew, hand_over = options.pop("renew", as_they_are), options.pop("hand_over", None)
         self._read_fd = read_fd
         kept = [ServerKeeper(server) for server in servers]
-        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept, renew)
+        self.supervisor = Supervisor(SupervisorSettings(**options), migrate, kept, renew, hand_over)
 
     def part(self, name: str) -> None:
         (self.layout.state_dir / f"part.{name}").touch()

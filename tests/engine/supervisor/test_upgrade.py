@@ -2,11 +2,15 @@
 is left where one of them does not start.
 """
 
+from collections.abc import Callable
+
+import msgspec
 import pytest
 
-from engine.base.errors import ConfigError
+from engine.base.errors import ConfigError, EngineError
 from engine.data.layout import Layout
 from engine.messages.status import UpgradeReport
+from engine.supervisor.estate import Estate
 from engine.supervisor.spawning import SupervisorSettings
 from engine.supervisor.supervisor import Supervisor
 from tests.engine.supervisor.test_supervisor import Engine, no_child_survives, run
@@ -20,6 +24,8 @@ pytestmark = pytest.mark.whole
 async def upgraded(supervisor: Supervisor) -> UpgradeReport:
     assert supervisor.upgrade() == ""
     assert supervisor.upgrade() == "the engine is being upgraded"
+    with pytest.raises(EngineError, match="is being upgraded"):
+        supervisor.reload(supervisor.settings)
 
     def ended() -> UpgradeReport | None:
         report = supervisor.status().upgrade
@@ -60,6 +66,34 @@ def test_every_process_is_replaced_and_counts_go_on(layout: Layout) -> None:
         assert supervisor.status().upgrades == {"done": 2}
 
     run(layout, scenario)
+
+
+def test_a_program_that_cannot_be_executed_leaves_the_supervisor_what_it_has(
+    layout: Layout,
+) -> None:
+    left: list[Estate] = []
+
+    async def cannot(settings: SupervisorSettings, estate: Callable[[], Estate]) -> None:
+        del settings
+        left.append(msgspec.json.decode(msgspec.json.encode(estate()), type=Estate))
+        raise EngineError("no such program")
+
+    async def scenario(engine: Engine) -> None:
+        supervisor = engine.supervisor
+        await supervisor.start()
+        await until(lambda: supervisor.status().status == "green")
+        report = await upgraded(supervisor)
+        assert (report.state, report.step) == ("failed", "supervisor")
+        assert report.reason == "no such program"
+        (estate,) = left
+        keepers = [each.keeper for each in estate.shards] + [estate.writer.keeper, estate.control]
+        assert [each.child.pid for each in keepers] == pids(supervisor)
+        assert len(estate.streams.streams) == 3
+        assert len(set(estate.fds)) == len(estate.fds) == 5
+        await until(lambda: supervisor.status().status == "green")
+        await until(lambda: {s.row_count for s in supervisor.status().streams} == {12})
+
+    run(layout, scenario, hand_over=cannot)
 
 
 def test_a_shard_that_does_not_start_leaves_all_as_it_was(layout: Layout) -> None:

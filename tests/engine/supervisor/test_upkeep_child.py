@@ -2,12 +2,15 @@
 
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 
+import msgspec
 import pytest
 
 from engine.data.layout import Layout
 from engine.start.addresses import Secret
+from engine.supervisor.spawning import SupervisorSettings
 from tests.engine.supervisor.test_supervisor import Engine, run
 from tests.waiting import until
 
@@ -63,6 +66,24 @@ def test_its_death_is_yellow_and_it_is_born_again(layout: Layout) -> None:
         assert not supervisor.failed.done()
 
     run(layout, scenario, urls=URLS)
+
+
+def test_an_upgrade_gives_it_the_configuration_of_now(layout: Layout) -> None:
+    async def keeps_a_week(settings: SupervisorSettings) -> SupervisorSettings:
+        database = msgspec.structs.replace(settings.config.database, keep={"trade": "7d"})
+        return replace(settings, config=msgspec.structs.replace(settings.config, database=database))
+
+    async def scenario(engine: Engine) -> None:
+        supervisor = engine.supervisor
+        await supervisor.start()
+        await until(lambda: supervisor.status().upkeep and supervisor.status().status == "green")
+        assert supervisor.upgrade() == ""
+        await until(lambda: len(engine.events("upkeep", "born")) == 2)
+        first, second = (each["kept"] for each in engine.events("upkeep", "born"))
+        assert (first, second) == (["{}"], ["{'trade': '7d'}"])
+        await until(lambda: supervisor.status().upgrades == {"done": 1})
+
+    run(layout, scenario, urls=URLS, renew=keeps_a_week)
 
 
 def test_a_first_life_that_never_began_ends_no_engine(layout: Layout) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.base.errors import ConfigError
 from engine.start.config import LoadedConfig, load
-from engine.start.file.change import changed
+from engine.start.file.change import changed, takes_start
 
 STREAM = "[[streams]]\nvenue = 'a'\nsymbols = ['A']\n"
 
@@ -53,3 +53,18 @@ def test_what_is_taken_over_must_go_with_what_stays(tmp_path: Path) -> None:
     wanted = "[shards.ring_records]\ntrade = 8192\n[database]\nflush_rows = 5000\n"
     with pytest.raises(ConfigError, match="the ring would fill before a flush"):
         changed(before, read(tmp_path, wanted))
+
+
+def test_what_a_start_alone_takes_on_is_told_from_what_an_upgrade_does() -> None:
+    of_a_start = [
+        "state_dir", "shards.cpus", "shards.ring_records.trade", "control.port", "metrics.host",
+        "database.url", "database.owner.url_file", "database.registry_name", "databases.archive",
+        "databases.archive.schema", "redis.url", "redis.memory_mb", "the address of redis",
+    ]  # fmt: skip
+    of_an_upgrade = [
+        "control.allowed_hosts", "metrics.path", "limits.shared", "venues.a", "venues.a.limits",
+        "database.keep", "database.routes", "databases.archive.keep_by_venue", "redis.kinds",
+        "redis.prefix", "journal.sync_interval_s", "health.cpu_percent", "share",
+    ]  # fmt: skip
+    assert [key for key in of_a_start if not takes_start(key)] == []
+    assert [key for key in of_an_upgrade if takes_start(key)] == []
