@@ -32,9 +32,10 @@ from engine.data.names import StreamKey
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus
 from engine.process import logs
+from engine.process.forks.server import ForkServer
 from engine.start import migrations
 from engine.start.config import LoadedConfig
-from engine.supervisor.spawning import SupervisorSettings
+from engine.supervisor.spawning import SupervisorSettings, Targets
 from engine.supervisor.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -113,6 +114,8 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             _log.warning(line)
         if not options.restores:
             _log.warning("no stream begins (--without-restore); what is known waits")
+        forks = ForkServer.begin(Targets().modules)  # it imports while the servers start
+        stack.callback(forks.close)
         ground = Ground.lay(options, layout, stack)
         settings = SupervisorSettings(
             layout=layout,
@@ -131,11 +134,12 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             memory=ground.memory,
             limits=footing.limits,
             restores=options.restores,
+            forks=forks,
             shares_limits=config.limits.shared and not options.fresh,
         )
         addresses = publish(ground, footing)
         with asyncio.Runner() as runner:
-            parting = Parting(options.loaded, footing.locks)
+            parting = Parting(options.loaded, footing.locks, forks)
             outcome = runner.run(_run(settings, ground, scenario, addresses, parting, has_view))
         text = msgspec.json.encode(outcome.summary).decode() if options.json else outcome.text
         if text:

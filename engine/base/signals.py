@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _IGNORED: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 UNSAID: Final = (*_IGNORED, signal.SIGTERM, signal.SIGINT)
@@ -48,6 +49,24 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hold_back() -> None:
+    """The same, for good: in a process that is copied, and whose copies ignore them."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _IGNORED)
+
+
+@contextlib.contextmanager
+def adopting_orphans() -> Iterator[None]:
+    """Whoever among our descendants loses its parent meanwhile is our child from then on. Only
+    meanwhile: what servers leave behind when they are killed is the first process's to reap.
+    """
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def death_with_parent(number: signal.Signals) -> Callable[[], None]:

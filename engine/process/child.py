@@ -23,6 +23,7 @@ from engine.base import signals
 from engine.base.clock import monotonic_s
 from engine.messages.pipes import FromChild
 from engine.process.birth import ExitCode
+from engine.process.forks.server import ForkServer
 from engine.process.pipe import Pipe, supervisor_pipe
 from engine.process.release import OURS, Code
 
@@ -122,26 +123,17 @@ class Child:
         pass_fds: Sequence[int] = (),
         oom_score_adj: int = 0,
         code: Code = OURS,
+        forks: ForkServer | None = None,
     ) -> "Child":
-        """Start `target` (`module:function`) of this code, and hand it its settings."""
+        """Start `target` (`module:function`) of this code, and hand it its settings. With a fork
+        server it is a copy, of the code that has.
+        """
         assert threading.current_thread() is threading.main_thread(), "pdeathsig follows the thread"
         ours, theirs = socket.socketpair()
-        with theirs, signals.held_back():
-            process = subprocess.Popen(  # noqa: ASYNC220 - must be the main thread, see above
-                [
-                    code.python,
-                    "-P",
-                    "-m",
-                    "engine.process.birth",
-                    name,
-                    target,
-                    str(theirs.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *pass_fds],
-                process_group=0,
-                env=code.environment(),
-            )
+        with theirs:
+            fds = [theirs.fileno(), *pass_fds]
+            pid = forks.fork(name, target, fds) if forks else None
+            process = AdoptedProcess(pid) if pid else _start(name, target, fds, code)
         pidfd = os.pidfd_open(process.pid)
         with contextlib.suppress(OSError):
             # Shards go first when memory runs out: their loss is declared and repaired.
@@ -197,6 +189,19 @@ class Child:
         code = self._process.wait()
         if not self._ended.done():
             self._ended.set_result(code)
+
+
+def _start(name: str, target: str, fds: Sequence[int], code: Code) -> Process:
+    """A process of its own, with an interpreter of its own. The first descriptor is its pipe."""
+    command = [code.python, "-P", "-m", "engine.process.birth", name, target, str(fds[0])]
+    with signals.held_back():
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            pass_fds=fds,
+            process_group=0,
+            env=code.environment(),
+        )
 
 
 def describe_exit(code: int) -> str:

@@ -28,6 +28,7 @@ from engine.messages.settings import (
 from engine.messages.streams import Knobs
 from engine.messages.upkeep import DatabaseUpkeep, UpkeepSettings
 from engine.process.child import Child
+from engine.process.forks.server import ForkServer
 from engine.process.release import OURS, Code, release
 from engine.start.addresses import Secret
 from engine.start.config import Config
@@ -44,6 +45,12 @@ class Targets:
     writer: str = "engine.writer.main:run"
     control: str = "control.main:run"
     upkeep: str = "engine.upkeep.main:run"
+
+    @property
+    def modules(self) -> list[str]:
+        """Where they are."""
+        names = (self.shard, self.writer, self.control, self.upkeep)
+        return [name.partition(":")[0] for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ class SupervisorSettings:
     """Whether the streams of the configuration and of an earlier life begin."""
     code: Code = OURS
     """What the children are born from."""
+    forks: ForkServer | None = None
+    """What they are copies of, as long as that has this code."""
     release: str = field(default_factory=release)
     """What the supervisor runs is called."""
     targets: Targets = Targets()
@@ -167,6 +176,7 @@ async def spawn_writer(
         pass_fds=[doorbell_fd],
         oom_score_adj=100,
         code=settings.code,
+        forks=settings.forks,
     )
 
 
@@ -191,6 +201,7 @@ async def spawn_shard(
         pass_fds=[doorbell_fd],
         oom_score_adj=300,
         code=settings.code,
+        forks=settings.forks,
     )
 
 
@@ -219,7 +230,12 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
     )
     passed = [fd for fd in (settings.listen_fd, settings.metrics_fd) if fd >= 0]
     return await Child.spawn(
-        "control", settings.targets.control, birth, pass_fds=passed, code=settings.code
+        "control",
+        settings.targets.control,
+        birth,
+        pass_fds=passed,
+        code=settings.code,
+        forks=settings.forks,
     )
 
 
@@ -244,7 +260,12 @@ async def spawn_upkeep(settings: SupervisorSettings) -> Child:
         status_interval_s=min(_UPKEEP_SAYS_EVERY_S, settings.timing.hung_after_s / 4),
     )
     return await Child.spawn(
-        "upkeep", settings.targets.upkeep, birth, oom_score_adj=500, code=settings.code
+        "upkeep",
+        settings.targets.upkeep,
+        birth,
+        oom_score_adj=500,
+        code=settings.code,
+        forks=settings.forks,
     )
 
 

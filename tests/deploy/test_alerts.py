@@ -25,6 +25,7 @@ from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from tests.conftest import Databases
+from tests.flow.processes import words_of
 from tests.flow.prometheus import MISSING, PROGRAM, Prometheus
 from tests.flow.rig import SHARD, WRITER, Rig
 from tests.waiting import wait_for
@@ -122,7 +123,7 @@ def kill(rig: Rig, target: str) -> None:
     assert rig.engine is not None
     for child in rig.engine.descendants():
         try:
-            if target in child.cmdline():
+            if target in words_of(child):
                 child.kill()
         except psutil.NoSuchProcess:
             pass

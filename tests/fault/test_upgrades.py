@@ -22,7 +22,7 @@ from tests.fault.test_faults_of_every_venue import (
     now_us,
     often,
 )
-from tests.flow.processes import ROOT, Fts
+from tests.flow.processes import ROOT, Fts, words_of
 from tests.flow.rig import SHARD, WRITER, Rig, assert_equation
 from tests.flow.upgrading import Releases, ask, outcome, upgraded
 
@@ -61,18 +61,18 @@ def of_every_venue(make_rig: MakeRig, shadow: Path, program: list[str]) -> Rig:
 
 def processes(engine: Fts) -> set[int]:
     """Pids of the engine's own children."""
-    return {each.pid for each in engine.descendants() if "engine.process.birth" in each.cmdline()}
+    return {each.pid for each in engine.descendants() if "engine.process.birth" in words_of(each)}
 
 
 def interpreters(engine: Fts) -> set[str]:
     """Of the engine's own processes, the first one included."""
-    of_children = [psutil.Process(pid).cmdline()[0] for pid in processes(engine)]
+    of_children = [words_of(psutil.Process(pid))[0] for pid in processes(engine)]
     return {engine.itself.cmdline()[0], *of_children}
 
 
 def shards(engine: Fts) -> list[psutil.Process]:
     """The processes of the shard, the oldest first."""
-    found = [child for child in engine.descendants() if SHARD in child.cmdline()]
+    found = [child for child in engine.descendants() if SHARD in words_of(child)]
     return sorted(found, key=lambda child: child.create_time())
 
 

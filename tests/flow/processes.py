@@ -16,6 +16,11 @@ _PATIENCE_S = 120.0
 """Only a test that fails waits so long: on a busy machine an engine takes a minute to start."""
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; that of a copy is one text."""
+    return " ".join(process.cmdline()).split()
+
+
 class Fts:
     """The command line in a process of its own."""
 
@@ -68,7 +73,7 @@ class Fts:
 
     def child(self, target: str) -> psutil.Process:
         """The child that runs `target`, e.g. `shards.main:run`."""
-        (found,) = (child for child in self.descendants() if target in child.cmdline())
+        (found,) = (child for child in self.descendants() if target in words_of(child))
         return found
 
     def end(self, timeout_s: float = 90.0) -> tuple[int, str]:

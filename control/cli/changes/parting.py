@@ -10,6 +10,7 @@ import msgspec
 from control.cli.changes.legacy import SUCCESSOR, Legacy
 from engine.base.clock import monotonic_s
 from engine.base.errors import EngineError
+from engine.process.forks.server import ForkServer
 from engine.process.instance import Locks
 from engine.process.release import Code
 from engine.start.config import LoadedConfig
@@ -28,6 +29,7 @@ class Parting:
 
     loaded: LoadedConfig
     locks: Locks
+    forks: ForkServer
     ends_s: float | None = None
     """When its time is up, on the monotonic clock."""
 
@@ -43,6 +45,7 @@ class Parting:
         """Try whether the program on disk understands what it is left, then become it."""
         await _check(await self._legacy(settings, estate), settings.code)
         legacy = await self._legacy(settings, estate)  # no turn of the loop after this
+        self.forks.close()  # the next program knows nothing of it
         legacy.become(settings.code)
 
     async def _legacy(self, settings: SupervisorSettings, estate: Callable[[], Estate]) -> Legacy:

@@ -80,6 +80,7 @@ class Renewal:
             memory=memory,
             streams=self.streams(loaded),
             code=found.code,
+            forks=None,  # it has the code that it was begun with
         )
 
     async def _try(self, settings: SupervisorSettings) -> OnDisk:

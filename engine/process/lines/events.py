@@ -43,6 +43,7 @@ _PLACES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "stopped": ("engine.process.birth:main",),
     "fault": ("engine.supervisor.supervisor:_on_fault", "control.http.gate:__call__"),
+    "no_copies": ("engine.process.forks.server:fork",),
     "unpinned": ("engine.process.birth:_pin",),
     "metrics_lost": (
         "engine.process.metric_files:claim",
