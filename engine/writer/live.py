@@ -146,7 +146,8 @@ class Live(Consumer):
         if self._is_idle:
             await self.arrived.wait(_LOOK_EVERY_S)
         slices = self._slices()
-        self._is_idle = not slices
+        # What is in the rings by now comes with the next look of the writer at them.
+        self._is_idle = all(part.end_seq - part.start_seq < self._rows_at_once for part in slices)
         self._in_flight = Batch(slices, gaps=list(self._gaps)) if slices else Batch()
         return self._in_flight, False
 

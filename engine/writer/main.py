@@ -43,6 +43,15 @@ EXIT_UNDELIVERED = 4
 """Drained, but a sink did not take every row in time: the rest waits in the journal."""
 
 _IDLE_POLL_S = 0.05
+_LIVE_PACE_S = 0.004
+"""Between two looks at the rings while rows keep coming, where somebody reads them live. A look
+and what it sets off cost the same for one row as for a hundred: without a pause a thousand rows a
+second cost a fifth of a CPU, with this one three fifths of that. A row that comes alone is on its
+way at once."""
+_STORE_PACE_S = 0.02
+"""Where all that is waited for is the next commit."""
+_CROWDED = 1 / 16
+"""Of a ring: who finds more looks again at once."""
 _LIVE_GRACE_S = 1.0
 
 
@@ -62,6 +71,7 @@ class Writer:
         self.sources.on_delivered = self._send_status
         self._deliveries.attach(self.sources)
         self._listings = ListingStores(settings, self._listing_saved)
+        self._pace_s = _LIVE_PACE_S if readers.live else _STORE_PACE_S
 
     async def run(self) -> int:
         """Serve until drained. Returns the exit code."""
@@ -95,22 +105,27 @@ class Writer:
         """Move rows from rings to journal as they come; sleep on the doorbell in between.
 
         The bounded sleep is a safety net, not a poll: a ring whose producer missed the request
-        for a doorbell is seen 50 ms later.
+        for a doorbell is seen 50 ms later. While rows keep coming nobody rings: they are taken
+        together, at the pace of who waits for them.
         """
         while True:
-            if self._pump_once():
-                await asyncio.sleep(0)
+            if new := self._pump_once():
+                await asyncio.sleep(0 if new > _CROWDED else self._pace_s)
                 continue
             self._ask_for_doorbell(True)
             if not self._pump_once():
                 await self._doorbell.wait(_IDLE_POLL_S)
             self._ask_for_doorbell(False)
 
-    def _pump_once(self) -> int:
-        rows = sum(source.pump() for source in self.sources)
-        if rows:
+    def _pump_once(self) -> float:
+        """Returns the largest part of a ring that was new."""
+        new = 0.0
+        for source in self.sources:
+            if rows := source.pump():
+                new = max(new, rows / source.capacity)
+        if new:
             self._tell_sinks()
-        return rows
+        return new
 
     def _tell_sinks(self) -> None:
         """Wake the sinks, or do without them."""
