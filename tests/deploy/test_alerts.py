@@ -9,22 +9,20 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 import psycopg
 import pytest
 
-from deploy.grafana.__main__ import BOARDS
-from deploy.grafana.panels import PromQl, Sql
+from deploy.grafana.panels import PromQl
 from engine.data.layout import open_layout
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from tests.conftest import Databases
+from tests.deploy.boards import queries, sql_queries
 from tests.flow.prometheus import MISSING, PROGRAM, Prometheus
 from tests.flow.rig import SHARD, WRITER, Rig
 from tests.waiting import wait_for
@@ -167,22 +165,7 @@ def test_alerts_fire_when_something_is_broken_and_resolve_once_it_is_not(
 
 
 def test_every_sql_query_of_the_dashboards_has_rows(rig: Rig) -> None:
-    until = datetime.now(UTC)
-    values = {
-        "$__timeFrom()": f"'{(until - timedelta(minutes=5)).isoformat()}'",
-        "$__timeTo()": f"'{until.isoformat()}'",
-        "$__interval": "10s",
-        "${venue:sqlstring}": "'binance_linear'",
-        "${symbol:sqlstring}": "'BTCUSDT'",
-        "${kind:sqlstring}": "'Trades'",
-        "${width:sqlstring}": "'1 second'",
-    }
-    found: dict[str, list[tuple[Any, ...]]] = {}
-    for title, query in queries(Sql):
-        text = query.text
-        for name, value in values.items():
-            text = text.replace(name, value)
-        found[title] = rig.query(text)
+    found = {title: rig.query(text) for title, text in sql_queries()}
     assert [title for title, rows in found.items() if not rows] == []
     assert ("BTCUSDT",) in found["symbol"]
     assert {row[2] for row in found["Complete, missing, not collected"]} == {0, 1, 3}
@@ -203,15 +186,3 @@ def test_every_promql_query_of_the_dashboards_has_samples(rig: Rig, prometheus: 
             text = text.replace(name, value)
         texts.append((title, re.sub(r"label_values\((\w+), \w+\)", r"\1", text)))
     wait_for(lambda: empty() <= UNKNOWN_AT_FIRST, "samples for every query", PATIENCE_S)
-
-
-def queries(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Title and query of each panel and variable that asks this source."""
-    for board in BOARDS:
-        for variable in board.variables:
-            if isinstance(variable.query, kind):
-                yield variable.name, variable.query
-        for panel in board.panels:
-            for query in panel.queries:
-                if isinstance(query, kind):
-                    yield panel.title, query
