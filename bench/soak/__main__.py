@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.soak.drawing import picture
-from bench.soak.run import Options, Outcome, Soak
+from bench.soak.run import Options, Outcome, Soak, Stopped
 
 _EPILOG: Final = """\
 examples:
@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.sample_s, directory, options.in_sums,
         )
     )  # fmt: skip
-    outcome = soak.run()
+    try:
+        outcome = soak.run()
+    except Stopped:
+        sys.exit("stopped before there was anything to prove")
     marks = [(each.at_s, each.name) for each in outcome.done]
     (directory / "soak.svg").write_text(picture(soak.sampler.samples, marks), encoding="utf-8")
     report = _report(soak, outcome)

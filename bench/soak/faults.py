@@ -11,12 +11,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import psycopg
 
-from bench.soak.world import World
+from bench.soak.world import World, children_of
 from engine.servers.private_server import PrivateServer
 
 Fault = Callable[[World], str]
@@ -115,13 +114,9 @@ def _silent_server(name: str, world: World) -> str:
     """Its sessions stay open, and nothing answers."""
     server = _server(name, world)
     assert server.pid is not None
-    with _stopped([server.pid, *_children(server.pid)]):
+    with _stopped([server.pid, *children_of(server.pid)]):
         time.sleep(_FROZEN_S)
     return f"SIGSTOP to {server.title}, all its processes, for {_FROZEN_S:.0f} s"
-
-
-def _children(pid: int) -> list[int]:
-    return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 
 def _end_sessions(world: World) -> str:

@@ -74,7 +74,7 @@ class Outcome:
 
 
 class Stopped(Exception):
-    """Ctrl-C, or SIGTERM."""
+    """Ctrl-C, SIGTERM, or an engine that has ended."""
 
 
 class Soak:
@@ -168,9 +168,13 @@ class Soak:
             time.sleep(_LOOK_S)
         return False
 
-    @staticmethod
-    def _wait_until(moment_s: float) -> None:
-        time.sleep(max(0.0, moment_s - monotonic_s()))
+    def _wait_until(self, moment_s: float) -> None:
+        """Raises Stopped when the engine has ended by itself."""
+        while (left_s := moment_s - monotonic_s()) > 0:
+            if self.world.engine_ended:
+                self.outcome.problems.append("fts up ended by itself")
+                raise Stopped
+            time.sleep(min(1.0, left_s))
 
     def _counted(self) -> dict[str, float]:
         return self.sampler.read_metrics()

@@ -120,6 +120,12 @@ class World:
         return self._engine.pid
 
     @property
+    def engine_ended(self) -> bool:
+        """Whether `fts up` has ended, by itself or because it was told to."""
+        assert self._engine is not None
+        return self._engine.poll() is not None
+
+    @property
     def stream_count(self) -> int:
         """Streams of the configuration."""
         return len(demo_streams(self._symbols))
@@ -127,7 +133,7 @@ class World:
     def processes(self) -> Iterator[tuple[str, int]]:
         """Name and pid of each process of the engine, of the servers and of the simulator."""
         yield "supervisor", self.supervisor_pid
-        for pid in _children(self.supervisor_pid):
+        for pid in children_of(self.supervisor_pid):
             if len(words := _command_line(pid)) > 4 and "engine.process.birth" in words:
                 yield words[words.index("engine.process.birth") + 1], pid
         for server in (self.postgres, self.valkey):
@@ -277,12 +283,12 @@ def live_streams(world: World) -> int:
     )
 
 
-def _children(pid: int) -> Iterator[int]:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            yield from map(int, (task / "children").read_text().split())
-        except OSError:
-            continue
+def children_of(pid: int) -> list[int]:
+    """Those of its main thread, which starts them all; none of one that is dead."""
+    try:
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except OSError:
+        return []
 
 
 def _command_line(pid: int) -> list[str]:
