@@ -1,6 +1,7 @@
 """One soak from start to verdict: the plan, the minute's line, the end of the market, the proof."""
 
 import signal
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -223,7 +224,7 @@ class Soak:
 
     def _say(self, text: str) -> None:
         minutes, seconds = divmod(int(monotonic_s() - self.sampler.began_s), 60)
-        print(f"{minutes:4d}:{seconds:02d}  {text}", flush=True)
+        print(f"{minutes:4d}:{seconds:02d}  {text}", file=sys.stderr, flush=True)
 
 
 def _line(sample: Sample) -> str:
