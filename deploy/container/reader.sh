@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes the role by which Grafana reads the database of compose.yaml: it sees every table and view,
 # those too that the engine will make, and changes nothing. PostgreSQL's image runs this when the
-# database is made; a database from before gets the role by
+# database is made; run it again to give the role another password:
 #
 #   docker compose -f deploy/container/compose.yaml exec database sh /docker-entrypoint-initdb.d/reader.sh
 #
-# which also gives it a new password. Owner of the tables is the engine's own role, POSTGRES_USER.
+# The tables' owner is the engine's own role, POSTGRES_USER.
 set -eu
 
 READER_PASSWORD=$(cat "$POSTGRES_READER_PASSWORD_FILE")
