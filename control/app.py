@@ -18,7 +18,7 @@ from control.api import openapi
 from control.api.routes import Operation, Services, health, instruments, probes, streams, upgrade
 from control.http.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
 from control.http.gate import Gate
-from control.http.requests import ClientGoneError
+from control.http.requests import ClientGoneError, must_be_waited_for
 from control.http.traffic import Traffic
 from control.ui.state import DashboardLimits
 from engine.process.metrics import RequestMetrics
@@ -110,6 +110,8 @@ def _route(path: str, members: dict[str, Operation], services: Services) -> Rout
     async def serve(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         operation = members[method]
+        if method == "GET":
+            await must_be_waited_for(request)
         if operation.query is None and request.scope.get("query_string"):
             raise ApiError("invalid_argument", "this route takes no query", field="query")
         return await operation.handler(request, services)

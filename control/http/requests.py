@@ -2,6 +2,7 @@
 the part that is wrong.
 """
 
+import asyncio
 import json
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -20,6 +21,16 @@ Value = TypeVar("Value")
 
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
+
+
+async def must_be_waited_for(request: Request) -> None:
+    """Raise ClientGoneError where the client has hung up: scrapes that were given up while control
+    was away wait in the queue of the socket, and would hold up those that are not.
+    """
+    for _ in range(2):  # turns of the loop, in which the end behind the request is read
+        await asyncio.sleep(0)
+    if await request.is_disconnected():
+        raise ClientGoneError
 
 
 async def read_body(request: Request) -> bytes:

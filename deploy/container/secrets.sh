@@ -26,6 +26,7 @@ keep() { # keep MODE GROUP NAME TEXT: as it is, if it is there
 }
 
 keep 444 0 database_password "$(random)"
+keep 444 0 reader_password "$(random)"
 keep 440 $engine database_url "postgresql://fts:$(cat database_password)@database/fts"
 # 1 GB of the newest rows; a stream that is dropped whole would be a hole nobody sees.
 keep 444 0 valkey_conf "requirepass $(random)

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 from collections import Counter
 from typing import Any
 
 import pytest
 import uvloop
 
+from control.api.routes import health
 from control.http.protocol import Limits
+from control.state.exposition import Exposition
 from tests.control.api.api_rig import Rig, served
 from tests.control.api.hostile_requests import (
     CLOSE,
@@ -91,6 +94,34 @@ def test_a_dripped_second_request_is_cut_off_too_and_an_idle_connection_is_not()
             rest = await reader.read()
         assert b" 408 " in rest
         writer.close()
+
+    serve(scenario)
+
+
+def test_who_has_left_before_his_turn_costs_nobody_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As scrapes that were given up while control was away, and wait in the queue of the socket."""
+    encoded = []
+
+    class Counted(Exposition):
+        def encode(self, accept: str | None) -> tuple[bytes, str]:
+            encoded.append(accept)
+            return super().encode(accept)
+
+    monkeypatch.setattr(health, "Exposition", Counted)
+    asked = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def scenario(port: int, _: Rig) -> None:
+        for _number in range(20):  # without a pause: nobody listens meanwhile
+            with socket.create_connection(("127.0.0.1", port)) as impatient:
+                impatient.sendall(asked)
+        reader, writer = await connect(port)
+        writer.write(asked)
+        async with asyncio.timeout(30):
+            assert (await reader.readuntil(b"fts_")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        assert len(encoded) == 1
 
     serve(scenario)
 
