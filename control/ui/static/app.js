@@ -1,6 +1,7 @@
 // The page: one feed of the engine's status, and everything that is painted from it.
 
 import { AddDialog } from "./add_dialog.js";
+import * as address from "./address.js";
 import { Alerts } from "./alerts.js";
 import * as api from "./api.js";
 import { BulkDialog } from "./bulk_dialog.js";
@@ -37,7 +38,8 @@ const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? 
 let mayCommand = true;
 
 const table = new StreamTable({
-  select: (row) => market.show(row),
+  select: (row) => { wanted = ""; market.show(row); address.write({ stream: row.key }); },
+  arranged: (changes) => address.write(changes),
   stop: (rows) => { if (mayCommand) stopDialog.open(rows); },
   tune: (row) => { if (mayCommand) knobsDialog.open(row); },
   setKnob: async (row, name, value) => {
@@ -51,6 +53,32 @@ const table = new StreamTable({
     }
   },
 });
+
+// --- what the address says ------------------------------------------------------------------------
+
+let wanted = ""; // the stream that the address names and that has not been seen yet
+
+function showAddress({ q = "", state = "", sort = "", stream = "" }) {
+  filter.value = q;
+  table.setFilter(q);
+  table.sort = sort;
+  table.setState(state);
+  wanted = stream;
+  if (!stream) { table.markSelected(""); market.hide(); }
+  else if (table.loaded) showWanted(true);
+}
+
+// Once there is a status; it may begin later, too.
+function showWanted(isFirst) {
+  const row = table.rows.get(wanted);
+  if (row) {
+    wanted = "";
+    table.markSelected(row.key);
+    market.show(row);
+  } else if (wanted && isFirst) {
+    report("error", `The address names a stream that is not collected here: ${wanted}`);
+  }
+}
 
 // --- painting a status ----------------------------------------------------------------------------
 
@@ -83,8 +111,10 @@ function onStatus(status) {
   paintProcesses(status);
   paintStorage(status.storage);
   const streams = status.streams.map((values) => Object.fromEntries(values.map((value, index) => [columns[index], value])));
+  const isFirst = !table.loaded;
   table.loaded = true;
   table.update(streams, status.now_ms);
+  if (wanted) showWanted(isFirst);
   table.paintEmpty(table.shown.length);
   market.update(table.rows);
   bulkDialog.recount();
@@ -163,9 +193,17 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintTheme
 // --- buttons and keys -----------------------------------------------------------------------------
 
 const filter = byId("filter");
-filter.addEventListener("input", () => table.setFilter(filter.value));
+let isTyping = false; // a step back takes back all that was typed at once, and no more
+
+function onFilter() {
+  table.setFilter(filter.value);
+  address.write({ q: filter.value.trim() }, !isTyping);
+  isTyping = true;
+}
+filter.addEventListener("input", onFilter);
+filter.addEventListener("blur", () => { isTyping = false; });
 filter.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { filter.value = ""; table.setFilter(""); event.preventDefault(); }
+  if (event.key === "Escape") { filter.value = ""; onFilter(); event.preventDefault(); }
   else if (event.key === "ArrowDown" || event.key === "Enter") { table.focusRow(table.currentKey); event.preventDefault(); }
 });
 
@@ -198,4 +236,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 paintTheme();
+showAddress(address.read());
+address.onMove(showAddress);
 connect();

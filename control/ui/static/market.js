@@ -35,6 +35,16 @@ export class Market {
     this.connect();
   }
 
+  // Nothing is chosen any more.
+  hide() {
+    this.row = null;
+    this.reset();
+    setText(byId("market-title"), byId("market-title").dataset.empty);
+    setText(byId("market-note"), "");
+    byId("market-empty").hidden = false;
+    byId("market-body").hidden = true;
+  }
+
   connect() {
     this.feed?.close();
     if (!this.row) return;

@@ -74,7 +74,10 @@ def test_storage_says_what_tables_take_and_who_fails(page: Any, engine: Scripted
 
 
 def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEngine) -> None:
+    icon = page.locator("link[rel=icon]")
     expect(page.locator("#alerts")).to_have_text("All healthy")
+    expect(page).to_have_title("fintickstreams")
+    expect(icon).to_have_attribute("href", re.compile("/icon.svg$"))
     expect(page.locator("[data-total=lost]")).to_have_text("0")
     expect(page.locator("[data-total=overrun]")).to_be_hidden()
     engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
@@ -86,12 +89,15 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     expect(page.locator("#alerts p")).to_have_text(
         ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
     )
+    expect(page).to_have_title("degraded · fintickstreams")
     engine.health.shown["db"] = HealthLight("red", "rows wait 70 s for the database")
     engine.say()
     expect(page.locator("#lights [data-light=engine] .word")).to_have_text("failing")
     expect(page.locator("#alerts p")).to_contain_text(
         ["SOLUSDT is stale", "Databaserows wait 70 s"]
     )
+    expect(page).to_have_title("failing · fintickstreams")
+    expect(icon).to_have_attribute("href", re.compile("/icon-failing.svg$"))
     expect(page.locator("[data-total=lost]")).to_have_text("7")
     lost = page.locator("div", has=page.locator("[data-total=lost]")).last
     expect(lost).to_have_attribute("data-tone", "bad")
@@ -109,6 +115,38 @@ def test_a_rate_is_the_difference_of_two_looks(page: Any, engine: ScriptedEngine
         return re.search("[1-9]", rate.inner_text()) is not None
 
     wait_for(grow_and_look, "a rate", 30.0)  # rows go on coming: without them it falls to 0
+
+
+def test_what_is_looked_at_stands_in_the_address(page: Any, address: str) -> None:
+    rows = page.locator("#streams tbody tr")
+    page.locator("#streams th.c-gaps button").click()
+    row(page, "BTCUSDT", "L2Book").click()
+    page.locator("#filter").fill("binance btc")
+    expect(rows).to_have_count(2)
+    chosen = page.url
+    assert "stream=binance_linear%2FBTCUSDT%2FL2Book%2FWs" in chosen
+    row(page, "BTCUSDT", "Trades").click()
+    page.locator("#filter").fill("eth")
+    row(page, "ETHUSDT").click()
+    expect(page.locator("#market-title")).to_have_text("ETHUSDT")
+    page.go_back()
+    expect(page.locator("#market-title")).to_have_text("BTCUSDT")
+    page.go_back()  # a filter is taken back whole
+    expect(page.locator("#filter")).to_have_value("binance btc")
+    expect(page.locator("#streams [aria-current]")).to_contain_text("Trades")
+    page.goto(chosen)  # as somebody does who was sent it
+    expect(rows).to_have_count(2)
+    expect(page.locator("#filter")).to_have_value("binance btc")
+    expect(page.locator("#streams th.c-gaps")).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("#streams [aria-current]")).to_contain_text("L2Book")
+    page.goto(f"{address}/ui?state=stale&stream=nobody/HAS/Trades/Ws&sort=constructor")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#state-chips [aria-pressed=true]")).to_contain_text("stale")
+    expect(page.locator("#log")).to_contain_text("not collected here: nobody/HAS/Trades/Ws")
+    page.goto(f"{address}/ui")
+    row(page, "BTCUSDT").click()
+    page.go_back()
+    expect(page.locator("#market-empty")).to_be_visible()
 
 
 def test_a_hostile_symbol_is_text(page: Any) -> None:
@@ -302,11 +340,7 @@ def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
     assert found == {width: [] for width in WIDTHS}
 
 
-@pytest.mark.parametrize("width", [1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920])
-def test_a_stream_can_be_told_from_the_next_one(
-    page: Any, engine: ScriptedEngine, width: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_a_stream_can_be_told_from_the_next_one(page: Any, engine: ScriptedEngine) -> None:
     symbols = ("1000BONKUSDT", "1000BONKUSDC", "1000000MOGUSDT", "BTCUSDT_260626")
     funding = stream(
         4, "PURR/USDC", "FundingOpenInterest", venue="hyperliquid_perp", transport="HttpPoll",
@@ -315,11 +349,14 @@ def test_a_stream_can_be_told_from_the_next_one(
     engine.say([*(stream(slot, symbol) for slot, symbol in enumerate(symbols)), funding])
     expect(page.locator("#streams tbody tr")).to_have_count(5)
     row(page, "1000BONKUSDT").click()
-    cut = page.evaluate("""() => [...document.querySelectorAll(
-        "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
-        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
-        .map((each) => each.textContent)""")
-    assert cut == []
+    cut_at = {}
+    for width in (1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        cut_at[width] = page.evaluate("""() => [...document.querySelectorAll(
+            "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
+            .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+            .map((each) => each.textContent)""")
+    assert cut_at == {width: [] for width in cut_at}
 
 
 def test_the_theme_is_chosen_and_kept(page: Any) -> None:
