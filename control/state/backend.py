@@ -15,6 +15,7 @@ import msgspec
 
 from control.http.errors import ApiError
 from control.state.health import Health, HealthLight
+from control.state.history import History
 from engine.data.layout import Layout
 from engine.data.names import StreamKey
 from engine.limits.leases import LeaseClient
@@ -51,6 +52,8 @@ class Backend:
         self._send = send
         self.health = health
         """The lights, with their figures."""
+        self.history = History()
+        """How it did lately."""
         self.layout = layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
         """Where the engine keeps its files."""
         self.configured_knobs = configured_knobs or Knobs()

@@ -91,6 +91,8 @@ export const patchKnobs = (stream, knobs) => call("PATCH", `${streamPath(stream)
 export const takeSnapshot = (book) => call("POST", `${streamPath(book)}/snapshot`);
 export const capabilities = () => call("GET", "streams/capabilities");
 
+export const history = (span, afterMs) => call("GET", `history?${new URLSearchParams({ span, after_ms: afterMs })}`);
+
 // Conditions that are empty are none.
 export function instruments(conditions) {
   const given = Object.entries(conditions).filter(([, value]) => value !== "" && value !== null);

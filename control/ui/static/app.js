@@ -5,11 +5,12 @@ import * as address from "./address.js";
 import { Alerts } from "./alerts.js";
 import * as api from "./api.js";
 import { BulkDialog } from "./bulk_dialog.js";
+import { forgetColours } from "./canvas.js";
 import { byId, onClose, setAttribute, setText } from "./dom.js";
+import { History } from "./history.js";
 import { KnobsDialog } from "./knobs_dialog.js";
 import { report } from "./log.js";
 import { Market } from "./market.js";
-import { forgetColours } from "./spark.js";
 import { paintStorage } from "./storage.js";
 import { StopDialog } from "./stop_dialog.js";
 import { keyOf, nameOf } from "./stream_row.js";
@@ -29,6 +30,7 @@ api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
 
 const alerts = new Alerts();
 const market = new Market();
+const past = new History((span) => address.write({ span }));
 const addDialog = new AddDialog();
 const bulkDialog = new BulkDialog((stream) => table.rows.has(keyOf(stream)));
 const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
@@ -58,11 +60,12 @@ const table = new StreamTable({
 
 let wanted = ""; // the stream that the address names and that has not been seen yet
 
-function showAddress({ q = "", state = "", sort = "", stream = "" }) {
+function showAddress({ q = "", state = "", sort = "", stream = "", span = "" }) {
   filter.value = q;
   table.setFilter(q);
   table.sort = sort;
   table.setState(state);
+  past.span = span;
   wanted = stream;
   if (!stream) { table.markSelected(""); market.hide(); }
   else if (table.loaded) showWanted(true);
@@ -102,7 +105,7 @@ function onHello(hello) {
 function onStatus(status) {
   heardMs = Date.now();
   engineAhead = status.now_ms - heardMs;
-  if (instance && status.instance && instance !== status.instance) market.resume();
+  if (instance && status.instance && instance !== status.instance) { market.resume(); past.restart(); }
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
   alerts.update({ engine: status.verdict, ...status.lights }, status.said);
@@ -159,11 +162,12 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  const { link } = byId("link").dataset;
   followDay();
   table.tick(engineNow());
   market.figures.tick(engineNow());
+  if (link === "live" && !document.hidden) past.tick(Date.now());
   const isQuiet = heardMs > 0 && Date.now() - heardMs > QUIET_MS;
-  const { link } = byId("link").dataset;
   if (feed && isQuiet && link === "live") setLink("quiet", "no news");
   else if (link === "quiet" && !isQuiet) setLink("live", "live");
 }, 500);
@@ -178,6 +182,7 @@ function paintTheme() {
   setAttribute(byId("theme"), "aria-label", `Colour theme: ${THEMES[chosen]}`);
   forgetColours();
   table.redraw();
+  past.paint();
 }
 
 byId("theme").addEventListener("click", () => {

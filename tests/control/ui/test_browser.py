@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.flags import Side
-from engine.messages.status import StreamReport
+from engine.messages.status import Light, StreamReport
 from engine.messages.streams import StreamState
 from engine.messages.upkeep import TaskReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
@@ -147,6 +148,34 @@ def test_what_is_looked_at_stands_in_the_address(page: Any, address: str) -> Non
     row(page, "BTCUSDT").click()
     page.go_back()
     expect(page.locator("#market-empty")).to_be_visible()
+
+
+def test_the_last_hour_is_there_for_whoever_comes_later(
+    browser: Any, engine: ScriptedEngine, address: str
+) -> None:
+    end_s = wall_ns() // 10**9
+    for back_s in range(1200, 0, -1):
+        done = 1200 - back_s
+        engine.told.writer.taken_s = float(done)
+        engine.told.writer.received_rows = {"trade": 250 * done}
+        light: Light = "red" if back_s == 500 else "green"
+        look = (engine.told, HealthLight(light), (end_s - back_s) * 10**9)
+        engine.within_loop(partial(engine.backend.history.look, *look))
+    page, complaints = open_page(browser, address)
+    rows = page.locator("[data-plot=rows]")
+    expect(rows.locator("dd").first).to_have_text("250")
+    expect(page.locator("[data-plot=latency] dd")).to_have_text(["63 ms", "21 ms"])
+    expect(rows.locator("canvas")).to_have_attribute(
+        "aria-label", "Rows/s, 15 min: now in 250, stored 0, published 0; at most 250"
+    )
+    rows.locator("canvas").hover()
+    expect(page.locator("#history-time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d UTC$"))
+    page.get_by_role("button", name="24 h").click()
+    expect(rows.locator("canvas")).to_have_attribute("aria-label", re.compile("24 h: now in 250"))
+    page.reload()
+    expect(page.locator("#spans [aria-pressed=true]")).to_have_text("24 h")
+    page.context.close()
+    assert complaints.lines == []
 
 
 def test_a_hostile_symbol_is_text(page: Any) -> None:
