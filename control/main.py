@@ -174,7 +174,7 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
 
 async def _watch_loop(backend: Backend, pipe: Pipe[ToChild], listings: Listings) -> None:
     """Measure how late this process's own event loop is, and tell the supervisor that it turns.
-    What is looked at by the second for the history is looked at here.
+    What is remembered of the engine is looked at as often.
     """
     metrics, health = ProcessMetrics("control"), backend.health
     while True:
@@ -185,7 +185,7 @@ async def _watch_loop(backend: Backend, pipe: Pipe[ToChild], listings: Listings)
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)
         health.own_loop_lag_ms = lag_s * 1e3
         metrics.feed(time.process_time(), lag_s)
-        backend.history.look(backend.status, backend.verdict(), wall_ns())
+        backend.look(wall_ns())
 
 
 def _listener(settings: ControlSettings) -> socket.socket:

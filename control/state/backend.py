@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from control.http.errors import ApiError
+from control.state.gap_log import GapLog
 from control.state.health import Health, HealthLight
 from control.state.history import History
 from engine.data.layout import Layout
@@ -52,10 +53,12 @@ class Backend:
         self._send = send
         self.health = health
         """The lights, with their figures."""
-        self.history = History()
-        """How it did lately."""
         self.layout = layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
         """Where the engine keeps its files."""
+        self.history = History()
+        """How it did lately."""
+        self.gaps = GapLog(self.layout)
+        """Which gaps its streams have had lately."""
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
         self._timeout_s = timeout_s
@@ -73,6 +76,11 @@ class Backend:
     def verdict(self) -> HealthLight:
         """The engine as a whole, streams included."""
         return self.health.verdict(self.status)
+
+    def look(self, now_ns: int) -> None:
+        """See how it is, a few times a second, for what is remembered of it."""
+        self.history.look(self.status, self.verdict(), now_ns)
+        self.gaps.look(self.streams.values())
 
     def take(self, message: ToChild) -> None:
         """Handle what the supervisor says."""

@@ -7,6 +7,7 @@ import * as api from "./api.js";
 import { BulkDialog } from "./bulk_dialog.js";
 import { forgetColours } from "./canvas.js";
 import { byId, onClose, setAttribute, setText } from "./dom.js";
+import { Gaps } from "./gaps.js";
 import { History } from "./history.js";
 import { KnobsDialog } from "./knobs_dialog.js";
 import { report } from "./log.js";
@@ -30,7 +31,11 @@ api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
 
 const alerts = new Alerts();
 const market = new Market();
-const past = new History((span) => address.write({ span }));
+const gaps = new Gaps();
+const past = new History({
+  chosen: (span) => address.write({ span }),
+  changed: (lengthMs) => { gaps.spanMs = lengthMs; table.redraw(); paintGaps(); },
+});
 const addDialog = new AddDialog();
 const bulkDialog = new BulkDialog((stream) => table.rows.has(keyOf(stream)));
 const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
@@ -40,7 +45,7 @@ const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? 
 let mayCommand = true;
 
 const table = new StreamTable({
-  select: (row) => { wanted = ""; market.show(row); address.write({ stream: row.key }); },
+  select: (row) => { wanted = ""; market.show(row); paintGaps(); address.write({ stream: row.key }); },
   arranged: (changes) => address.write(changes),
   stop: (rows) => { if (mayCommand) stopDialog.open(rows); },
   tune: (row) => { if (mayCommand) knobsDialog.open(row); },
@@ -54,7 +59,7 @@ const table = new StreamTable({
       report("error", `${nameOf(row)}: ${error.message}`);
     }
   },
-});
+}, gaps);
 
 // --- what the address says ------------------------------------------------------------------------
 
@@ -78,6 +83,7 @@ function showWanted(isFirst) {
     wanted = "";
     table.markSelected(row.key);
     market.show(row);
+    paintGaps();
   } else if (wanted && isFirst) {
     report("error", `The address names a stream that is not collected here: ${wanted}`);
   }
@@ -120,7 +126,12 @@ function onStatus(status) {
   if (wanted) showWanted(isFirst);
   table.paintEmpty(table.shown.length);
   market.update(table.rows);
+  paintGaps();
   bulkDialog.recount();
+}
+
+function paintGaps() {
+  if (market.row) gaps.paintPanel(market.row, engineNow());
 }
 
 // --- the link to the engine -----------------------------------------------------------------------
@@ -144,7 +155,8 @@ function onLink(state, reason) {
 
 function connect() {
   feed = api.follow("ui/events", (name, body) => {
-    if (name === "hello") onHello(body);
+    if (name === "hello") { gaps.clear(); onHello(body); }
+    else if (name === "gaps") gaps.take(body);
     else if (name === "status") onStatus(body);
   }, onLink);
 }
@@ -183,6 +195,7 @@ function paintTheme() {
   forgetColours();
   table.redraw();
   past.paint();
+  paintGaps();
 }
 
 byId("theme").addEventListener("click", () => {

@@ -23,16 +23,16 @@ const PLOTS = {
 };
 
 export class History {
-  // `onSpan(span)`: somebody has chosen another one.
-  constructor(onSpan) {
-    this.onSpan = onSpan;
+  // `chosen(span)`: somebody has pressed its button. `changed(lengthMs)`: there is another one.
+  constructor(actions) {
+    this.actions = actions;
     this.columns = null;
     this.asked = 0;
     this.hover = null;
     this.boxes = Object.fromEntries(Object.keys(PLOTS).map((name) => [name, document.querySelector(`[data-plot=${name}]`)]));
     this.buttons = Object.entries(SPANS).map(([span, [, title]]) => {
       const button = make("button", { type: "button", class: "chip", data: { span } }, title);
-      button.addEventListener("click", () => { this.span = span; this.onSpan(span === FIRST_SPAN ? "" : span); });
+      button.addEventListener("click", () => { this.span = span; this.actions.chosen(span === FIRST_SPAN ? "" : span); });
       return button;
     });
     byId("spans").append(...this.buttons);
@@ -50,6 +50,7 @@ export class History {
     this.chosen = chosen;
     for (const button of this.buttons) setAttribute(button, "aria-pressed", String(button.dataset.span === this.chosen));
     this.restart();
+    this.actions.changed(SPANS[chosen][0] * 1000);
   }
 
   // Another engine has another past, and so has another span.

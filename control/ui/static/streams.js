@@ -31,8 +31,9 @@ const FIXED = new Set(["symbol", "venue", "kind"]); // orders that no status cha
 export class StreamTable {
   // `actions`: select(row), stop(rows), tune(row), setKnob(row, name, value) -> promise; and
   // arranged({ sort } or { state }), when somebody has chosen what is shown.
-  constructor(actions) {
+  constructor(actions, gaps) {
     this.actions = actions;
+    this.gaps = gaps; // what is known of them, for the strips
     this.rows = new Map();
     this.table = byId("streams");
     this.body = this.table.tBodies[0];
@@ -136,7 +137,12 @@ export class StreamTable {
 
   paint(row) {
     paintRow(row, this.nowMs, this.isReadOnly);
+    this.draw(row);
+  }
+
+  draw(row) {
     drawSpark(row.cells.spark, row.counter.history);
+    this.gaps.paintStrip(row, this.nowMs);
   }
 
   // Between two messages only the age of the last row moves.
@@ -145,7 +151,7 @@ export class StreamTable {
   }
 
   redraw() {
-    for (const row of this.window.inside) drawSpark(row.cells.spark, row.counter.history);
+    for (const row of this.window.inside) this.draw(row);
   }
 
   // --- which rows, in which order -------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One symbol in a real Chromium: tape, ladder and newest figures over real rings."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine.base.clock import wall_ns
-from engine.data.flags import Side
-from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
+from engine.data.flags import GapReason, Side
+from engine.data.kinds import FUNDING, GAP, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
@@ -169,6 +170,42 @@ def test_an_engine_that_restarts_is_found_again(
     renewed.trade(0, 2.5)
     expect(page.locator("[data-figure=last] b")).to_have_text("2.50")
     renewed.close()
+
+
+def test_gaps_say_when_they_were_and_why(page: Any, engine: ScriptedEngine) -> None:
+    now_ns = wall_ns()
+    ring = ShardRing(engine.layout, GAP.name)
+    for ago_s, lasted_s, reason, missing in (
+        (3000, 1, GapReason.SILENCE, -1),
+        (300, 4, GapReason.SEQUENCE, 1234),
+        (60, 0, GapReason.NOT_STORED, 7),
+    ):
+        begin_ns = now_ns - ago_s * 10**9
+        ring.put(
+            1, reason=int(reason), missing=missing, ts_recv=begin_ns, from_ts=begin_ns,
+            to_ts=begin_ns + lasted_s * 10**9,
+        )  # fmt: skip
+    engine.within_loop(lambda: engine.backend.look(wall_ns()))
+    strip = row(page, "BTCUSDT", "L2Book").locator(".gap-strip")
+    expect(strip).to_be_visible()
+    expect(row(page, "BTCUSDT", "L2Book").locator(".c-gaps")).to_have_attribute(
+        "title", re.compile("1 . ids jumped on a live connection, 1 . kept out of the database")
+    )
+    expect(row(page, "ETHUSDT").locator(".gap-strip")).to_have_count(0)
+    row(page, "BTCUSDT", "L2Book").click()
+    listed = page.locator("#gap-list li")
+    expect(listed).to_have_count(2)
+    expect(listed.first).to_contain_text("kept out of the database on purpose7 missing")
+    expect(listed.last).to_contain_text("ids jumped on a live connection4s, 1,234 missing")
+    expect(page.locator("#gap-line")).to_have_attribute("aria-label", "2 gaps in the last 15 min")
+    page.get_by_role("button", name="1 h", exact=True).click()
+    expect(listed).to_have_count(3)
+    expect(listed.last).to_contain_text("nobody knows how many")
+    page.reload()  # they are the server's, and the choice is in the address
+    expect(listed).to_have_count(3)
+    row(page, "ETHUSDT").click()
+    expect(page.locator("#gaps-none")).to_be_visible()
+    ring.close()
 
 
 @pytest.fixture

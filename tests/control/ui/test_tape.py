@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from control.state.ring_follower import RingFollower
 from control.ui.newest import percent
-from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
 from engine.data.flags import Flag, Side
