@@ -195,6 +195,7 @@ function paintTheme() {
   forgetColours();
   table.redraw();
   past.paint();
+  market.redraw();
   paintGaps();
 }
 

@@ -54,9 +54,9 @@ export function timesBetween(from, to, count) {
   return Array.from({ length: Math.max(0, Math.floor((to - first) / step) + 1) }, (_, index) => first + index * step);
 }
 
-export function label(context, text, x, y, align = "left") {
+export function label(context, text, x, y, align = "left", name = "--faint") {
   context.font = `10px ${getComputedStyle(document.body).fontFamily}`;
-  context.fillStyle = colour("--faint");
+  context.fillStyle = colour(name);
   context.textAlign = align;
   context.fillText(text, x, y);
 }

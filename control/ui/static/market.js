@@ -1,7 +1,9 @@
 // What happens in one symbol: trades, book and newest figures, over one feed.
 
 import { follow } from "./api.js";
+import { CandleChart } from "./candle_chart.js";
 import { Columns } from "./columns.js";
+import { DepthChart } from "./depth_chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
@@ -15,6 +17,8 @@ export class Market {
   constructor() {
     this.ladder = new Ladder();
     this.figures = new Figures();
+    this.candles = new CandleChart();
+    this.depth = new DepthChart();
     this.tape = byId("tape");
     this.columns = new Columns(byId("tape-box"), 27, 16);
     this.feed = null;
@@ -30,8 +34,8 @@ export class Market {
     this.reset();
     setText(byId("market-title"), row.symbol);
     this.paintNote();
-    byId("market-empty").hidden = true;
-    byId("market-body").hidden = false;
+    setText(byId("chart-title"), `${row.symbol}, price`);
+    this.reveal(true);
     this.connect();
   }
 
@@ -41,8 +45,13 @@ export class Market {
     this.reset();
     setText(byId("market-title"), byId("market-title").dataset.empty);
     setText(byId("market-note"), "");
-    byId("market-empty").hidden = false;
-    byId("market-body").hidden = true;
+    this.reveal(false);
+  }
+
+  reveal(isChosen) {
+    byId("market-empty").hidden = isChosen;
+    byId("market-body").hidden = !isChosen;
+    byId("chart-panel").hidden = !isChosen;
   }
 
   connect() {
@@ -50,7 +59,7 @@ export class Market {
     if (!this.row) return;
     const query = new URLSearchParams({ exchange: this.row.venue, symbol: this.row.symbol });
     this.feed = follow(`ui/tape?${query}`, (name, body) => this.on(name, body), (state, reason) => {
-      byId("market-body").classList.toggle("stale", state !== "live");
+      for (const id of ["market-body", "chart-panel"]) byId(id).classList.toggle("stale", state !== "live");
       this.problem = state === "live" ? "" : reason;
       this.paintNote();
       this.isNew = true; // what the ring still holds comes once more
@@ -91,6 +100,8 @@ export class Market {
     this.columns.reset();
     this.figures.clear();
     this.ladder.clear();
+    this.candles.clear();
+    this.depth.clear();
     this.tag("", "", "");
   }
 
@@ -103,6 +114,8 @@ export class Market {
   on(name, body) {
     if (name === "trades") this.onTrades(body);
     else if (name === "book") this.onBook(body);
+    else if (name === "candles") this.candles.take(body);
+    else if (name === "depth") this.depth.take(body);
     else if (name === "quote") this.figures.onQuote(body);
     else if (name === "funding") this.figures.onFunding(body);
     else if (name === "open_interest") this.figures.onOpenInterest(body);
@@ -123,6 +136,14 @@ export class Market {
     this.bookStream = body.book;
     this.ladder.describe(body.book);
     this.figures.describe(body);
+    this.candles.describe(body);
+    this.depth.describe(body);
+  }
+
+  // The theme's colours have changed.
+  redraw() {
+    this.candles.paint();
+    this.depth.paint();
   }
 
   onTrades(body) {

@@ -35,6 +35,35 @@ def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> Non
     expect(page.locator("[data-figure=last] small")).to_contain_text("0.008")
     book.book(1, [], [(67412.4, 0.0), (67412.9, 2.0)])
     expect(page.locator("[data-figure=spread] b")).to_have_text("0.60")
+    minute = "O 67412.40 H 67412.40 L 67412.40 C 67412.40, volume 0.008, some trades are missing"
+    expect(page.locator("#candle-reading")).to_contain_text(minute)
+    expect(page.locator("#depth")).to_have_attribute(
+        "aria-label", "Depth: 1.5 bid down to 67412.3, 2 asked up to 67412.9"
+    )
+
+
+def test_prices_are_charted_by_the_minute(page: Any, market: Rings) -> None:
+    chart, reading = page.locator("#candles"), page.locator("#candle-reading")
+    begin_ns = wall_ns() // 60_000_000_000 * 60_000_000_000
+    for minute in range(3, 0, -1):
+        for step, price in enumerate((100.5 + minute, 99.25, 100.0)):
+            at_ns = begin_ns - minute * 60_000_000_000 + step * 1_000_000_000
+            market[0].trade(0, price, 0.5, ts_event=at_ns)
+    expect(page.locator("#chart-panel")).to_be_hidden()
+    row(page, "BTCUSDT").click()
+    said = "Price of BTCUSDT, 3 candles of 1 min: last 100.00, high 103.50, low 99.25"
+    expect(chart).to_have_attribute("aria-label", said)
+    expect(reading).to_contain_text("1 min: O 101.50 H 101.50 L 99.25 C 100.00, volume 1.5")
+    expect(reading).not_to_contain_text("missing")
+    market[0].trade(0, 104.75, 0.25, ts_event=begin_ns)
+    expect(chart).to_have_attribute(
+        "aria-label", re.compile("4 candles.* last 104.75, high 104.75")
+    )
+    page.locator("#candle-spans").get_by_role("button", name="24 h").click()
+    expect(reading).to_contain_text(re.compile(r"(5|15|30) min: .* C 104.75"))
+    expect(page.locator("#depth-note")).to_have_text("Needs a whole book.")
+    row(page, "SOLUSDT").click()
+    expect(page.locator("#candles-note")).to_be_visible()
 
 
 def test_trades_too_fast_to_be_shown_are_said(
