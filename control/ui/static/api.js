@@ -93,6 +93,8 @@ export const capabilities = () => call("GET", "streams/capabilities");
 
 export const history = (span, afterMs) => call("GET", `history?${new URLSearchParams({ span, after_ms: afterMs })}`);
 
+export const refreshInstruments = (exchange) => call("POST", `instruments/refresh?${new URLSearchParams({ exchange })}`);
+
 // Conditions that are empty are none.
 export function instruments(conditions) {
   const given = Object.entries(conditions).filter(([, value]) => value !== "" && value !== null);

@@ -9,8 +9,10 @@ import { forgetColours } from "./canvas.js";
 import { byId, onClose, setAttribute, setText } from "./dom.js";
 import { Gaps } from "./gaps.js";
 import { History } from "./history.js";
+import { InstrumentsView } from "./instruments_view.js";
 import { KnobsDialog } from "./knobs_dialog.js";
 import { report } from "./log.js";
+import { SWITCHES as MANY, switchMany } from "./many.js";
 import { Market } from "./market.js";
 import { paintStorage } from "./storage.js";
 import { StopDialog } from "./stop_dialog.js";
@@ -18,6 +20,8 @@ import { keyOf, nameOf } from "./stream_row.js";
 import { StreamTable } from "./streams.js";
 import { followDay } from "./times.js";
 import { TokenDialog } from "./token_dialog.js";
+import { VenuesView } from "./venues_view.js";
+import { Views } from "./views.js";
 import { paintLimiters, paintProcesses, paintTotals } from "./vitals.js";
 
 const HIDDEN_PAUSE_MS = 30_000;
@@ -29,8 +33,9 @@ const SWITCHES = { db: ["db_writes_enabled", "database"], redis: ["redis_publish
 const tokenDialog = new TokenDialog();
 api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
 
+let mayCommand = true;
 const alerts = new Alerts();
-const market = new Market();
+const market = new Market(() => mayCommand);
 const gaps = new Gaps();
 const past = new History({
   chosen: (span) => address.write({ span }),
@@ -42,12 +47,11 @@ const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.curr
 const knobsDialog = new KnobsDialog(backToRow);
 const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? streams[0] : null));
 
-let mayCommand = true;
-
 const table = new StreamTable({
   select: (row) => { wanted = ""; market.show(row); paintGaps(); address.write({ stream: row.key }); },
   arranged: (changes) => address.write(changes),
   stop: (rows) => { if (mayCommand) stopDialog.open(rows); },
+  switchMany: (rows, name) => { if (MANY[name].asks) stopDialog.open(rows, name); else switchMany(rows, name); },
   tune: (row) => { if (mayCommand) knobsDialog.open(row); },
   setKnob: async (row, name, value) => {
     const [knob, title] = SWITCHES[name];
@@ -61,11 +65,25 @@ const table = new StreamTable({
   },
 }, gaps);
 
+const instruments = new InstrumentsView({
+  collected: (venue) => table.kindsBySymbol(venue),
+  add: (seed) => { if (mayCommand) addDialog.open(seed); },
+});
+const venues = new VenuesView();
+const views = new Views({
+  opened: (view) => {
+    if (view === "instruments") instruments.open(market.row ?? {});
+    else if (view === "venues") venues.open();
+  },
+  chosen: (view) => address.write({ view }),
+});
+
 // --- what the address says ------------------------------------------------------------------------
 
 let wanted = ""; // the stream that the address names and that has not been seen yet
 
-function showAddress({ q = "", state = "", sort = "", stream = "", span = "" }) {
+function showAddress({ q = "", state = "", sort = "", stream = "", span = "", view = "" }) {
+  views.show(view);
   filter.value = q;
   table.setFilter(q);
   table.sort = sort;
@@ -128,6 +146,7 @@ function onStatus(status) {
   market.update(table.rows);
   paintGaps();
   bulkDialog.recount();
+  if (views.shown === "instruments") instruments.recount(table.rows.size);
 }
 
 function paintGaps() {

@@ -14,8 +14,9 @@ const TAPE_ROWS = 60;
 const SIDES = { B: ["buy", "B"], S: ["sell", "S"] };
 
 export class Market {
-  constructor() {
-    this.ladder = new Ladder();
+  // `mayCommand()`: whether whoever looks may do more than that.
+  constructor(mayCommand) {
+    this.ladder = new Ladder(mayCommand);
     this.figures = new Figures();
     this.candles = new CandleChart();
     this.depth = new DepthChart();

@@ -29,7 +29,7 @@ const COLUMNS = [
 const FIXED = new Set(["symbol", "venue", "kind"]); // orders that no status changes
 
 export class StreamTable {
-  // `actions`: select(row), stop(rows), tune(row), setKnob(row, name, value) -> promise; and
+  // `actions`: select(row), stop(rows), switchMany(rows, name), tune(row), setKnob(row, name, value) -> promise; and
   // arranged({ sort } or { state }), when somebody has chosen what is shown.
   constructor(actions, gaps) {
     this.actions = actions;
@@ -56,6 +56,9 @@ export class StreamTable {
     byId("mark-all").addEventListener("change", () => this.marks.toggleAll(this.shown));
     byId("marked-clear").addEventListener("click", () => { this.marks.clear(this.shown); this.focusRow(this.currentKey); });
     byId("marked-stop").addEventListener("click", () => this.actions.stop(this.marks.chosen));
+    for (const button of byId("marked").querySelectorAll("[data-switch]")) {
+      button.addEventListener("click", () => this.actions.switchMany(this.marks.chosen, button.dataset.switch));
+    }
   }
 
   makeHead() {
@@ -133,6 +136,15 @@ export class StreamTable {
     if (changed || isDue) this.arrange();
     if (changed) this.marks.prune(this.shown);
     for (const row of this.window.inside) this.paint(row);
+  }
+
+  // Which kinds of a venue's instruments there are streams of.
+  kindsBySymbol(venue) {
+    const found = new Map();
+    for (const row of this.rows.values()) {
+      if (row.venue === venue) found.set(row.symbol, [...(found.get(row.symbol) ?? []), row.kind]);
+    }
+    return found;
   }
 
   paint(row) {

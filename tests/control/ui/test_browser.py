@@ -363,10 +363,12 @@ def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
     for cell in (".c-db", ".c-acts"):  # a name that no cell has would check nothing
         expect(page.locator(f"#streams tbody td{cell}")).to_have_count(6)
     found = {}
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        found[width] = page.evaluate(too_wide)
-    assert found == {width: [] for width in WIDTHS}
+    for view in ("Instruments", "Venues", "Streams"):
+        page.get_by_role("button", name=view, exact=True).click()
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            found[view, width] = page.evaluate(too_wide)
+    assert {at: cut for at, cut in found.items() if cut} == {}
 
 
 def test_a_stream_can_be_told_from_the_next_one(page: Any, engine: ScriptedEngine) -> None:
@@ -422,5 +424,10 @@ def test_everything_can_be_read_and_has_a_name(
         page.keyboard.press("Escape")
     row(page, "SOLUSDT").locator(".tune").click()
     found["knobs"] = page.evaluate(READING)
+    page.keyboard.press("Escape")
+    for view, table in (("Instruments", "#listed"), ("Venues", "#venues")):
+        page.get_by_role("button", name=view, exact=True).click()
+        expect(page.locator(f"{table} td").first).to_be_visible()
+        found[view] = page.evaluate(READING)
     page.context.close()
     assert found == {name: [] for name in found}

@@ -15,6 +15,7 @@ from engine.messages.streams import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream
+from tests.waiting import wait_for
 
 pytestmark = needs_chromium
 Rings = tuple[ShardRing, ShardRing]
@@ -96,8 +97,7 @@ def test_a_partial_book_explains_itself_until_a_snapshot_comes(
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("10.00")
     expect(page.locator("#bids li").first.locator(".total")).to_have_text("")
     expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
-    with page.expect_response(lambda answer: answer.url.endswith("/snapshot")):
-        page.get_by_role("button", name="Fetch the whole book").click()
+    wait_for(lambda: page.evaluate("1") and engine.renewed, "the snapshot that is asked for")
     expect(page.locator("#book-whole")).to_be_disabled()
     assert [(key.symbol, key.kind) for key in engine.renewed] == [("BTCUSDT", BOOK)]
     book.book(1, [(9.0, 1.0)], [(9.5, 1.0)], snapshot=True)
@@ -227,7 +227,7 @@ def test_gaps_say_when_they_were_and_why(page: Any, engine: ScriptedEngine) -> N
     expect(listed.first).to_contain_text("kept out of the database on purpose7 missing")
     expect(listed.last).to_contain_text("ids jumped on a live connection4s, 1,234 missing")
     expect(page.locator("#gap-line")).to_have_attribute("aria-label", "2 gaps in the last 15 min")
-    page.get_by_role("button", name="1 h", exact=True).click()
+    page.locator("#spans").get_by_role("button", name="1 h").click()
     expect(listed).to_have_count(3)
     expect(listed.last).to_contain_text("nobody knows how many")
     page.reload()  # they are the server's, and the choice is in the address
