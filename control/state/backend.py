@@ -17,6 +17,7 @@ from control.http.errors import ApiError
 from control.state.gap_log import GapLog
 from control.state.health import Health, HealthLight
 from control.state.history import History
+from control.state.prices import Prices
 from engine.data.layout import Layout
 from engine.data.names import StreamKey
 from engine.limits.leases import LeaseClient
@@ -49,6 +50,7 @@ class Backend:
         layout: Layout | None = None,
         timeout_s: float = 1.8,
         configured_knobs: Knobs | None = None,
+        prices: Prices | None = None,
     ) -> None:
         self._send = send
         self.health = health
@@ -61,6 +63,8 @@ class Backend:
         """Which gaps its streams have had lately."""
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
+        self.prices = prices or Prices()
+        """What its symbols cost."""
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}

@@ -95,6 +95,8 @@ export const history = (span, afterMs) => call("GET", `history?${new URLSearchPa
 
 export const refreshInstruments = (exchange) => call("POST", `instruments/refresh?${new URLSearchParams({ exchange })}`);
 
+export const prices = ({ venue, symbol }) => call("GET", `ui/prices?${new URLSearchParams({ exchange: venue, symbol })}`);
+
 // Conditions that are empty are none.
 export function instruments(conditions) {
   const given = Object.entries(conditions).filter(([, value]) => value !== "" && value !== null);

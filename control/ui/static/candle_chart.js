@@ -64,7 +64,19 @@ export class CandleChart {
 
   take({ is_new: isNew, rows }) {
     if (isNew) this.minutes.clear();
-    for (const row of rows) this.minutes.set(row[0], Object.fromEntries(FIELDS.map((name, index) => [name, row[index]])));
+    for (const row of rows) this.set(row);
+    this.forget();
+  }
+
+  // Bars of the database: what the rings have whole is newer.
+  takePast(rows) {
+    for (const row of rows) if (this.minutes.get(row[0])?.isPart !== false) this.set(row);
+    this.forget();
+  }
+
+  set(row) { this.minutes.set(row[0], Object.fromEntries(FIELDS.map((name, index) => [name, row[index]]))); }
+
+  forget() {
     while (this.minutes.size > KEPT) this.minutes.delete(Math.min(...this.minutes.keys()));
     this.paint();
   }

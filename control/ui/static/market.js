@@ -1,6 +1,6 @@
 // What happens in one symbol: trades, book and newest figures, over one feed.
 
-import { follow } from "./api.js";
+import { follow, prices } from "./api.js";
 import { CandleChart } from "./candle_chart.js";
 import { Columns } from "./columns.js";
 import { DepthChart } from "./depth_chart.js";
@@ -8,6 +8,7 @@ import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
 import { Ladder } from "./ladder.js";
+import { report } from "./log.js";
 import { moment, timeOf } from "./times.js";
 
 const TAPE_ROWS = 60;
@@ -115,7 +116,7 @@ export class Market {
   on(name, body) {
     if (name === "trades") this.onTrades(body);
     else if (name === "book") this.onBook(body);
-    else if (name === "candles") this.candles.take(body);
+    else if (name === "candles") this.onCandles(body);
     else if (name === "depth") this.depth.take(body);
     else if (name === "quote") this.figures.onQuote(body);
     else if (name === "funding") this.figures.onFunding(body);
@@ -145,6 +146,19 @@ export class Market {
   redraw() {
     this.candles.paint();
     this.depth.paint();
+  }
+
+  // The rings hold some minutes, the database may have a day.
+  async onCandles(body) {
+    this.candles.take(body);
+    if (!body.is_new) return;
+    const { row } = this;
+    try {
+      const { rows, problem } = await prices(row);
+      if (this.row?.venue !== row.venue || this.row.symbol !== row.symbol) return;
+      if (problem) report("error", `Prices of ${row.symbol}: ${problem}`);
+      this.candles.takePast(rows);
+    } catch (error) { report("error", `Prices of ${row.symbol}: ${error.message}`); }
   }
 
   onTrades(body) {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from control.state.prices import Bar, Prices
 from engine.base.clock import wall_ns
 from engine.data.flags import GapReason, Side
 from engine.data.kinds import FUNDING, GAP, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
@@ -43,7 +44,7 @@ def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> Non
     )
 
 
-def test_prices_are_charted_by_the_minute(page: Any, market: Rings) -> None:
+def test_prices_are_charted_by_the_minute(page: Any, engine: ScriptedEngine, market: Rings) -> None:
     chart, reading = page.locator("#candles"), page.locator("#candle-reading")
     begin_ns = wall_ns() // 60_000_000_000 * 60_000_000_000
     for minute in range(3, 0, -1):
@@ -65,6 +66,18 @@ def test_prices_are_charted_by_the_minute(page: Any, market: Rings) -> None:
     expect(page.locator("#depth-note")).to_have_text("Needs a whole book.")
     row(page, "SOLUSDT").click()
     expect(page.locator("#candles-note")).to_be_visible()
+
+    async def ask(venue: str, symbol: str, since: int, until: int) -> list[Bar]:
+        assert (venue, symbol, until - since) == ("binance_linear", "BTCUSDT", 1440)
+        older = [(until - ago, "90.10", "110.20", "90.00", "95.00", 2.0, 1.0) for ago in (9, 3, 2)]
+        return [*older, (until, "1.0", "1.0", "1.0", "1.0", 1.0, 1.0)]
+
+    engine.backend.prices = Prices(ask)
+    page.locator("#candle-spans").get_by_role("button", name="1 h").click()
+    row(page, "BTCUSDT").click()
+    # The database has the minute that the ring has in part; what the ring has whole is the ring's.
+    said = "Price of BTCUSDT, 5 candles of 1 min: last 104.75, high 110.20, low 90.00"
+    expect(chart).to_have_attribute("aria-label", said)
 
 
 def test_trades_too_fast_to_be_shown_are_said(
