@@ -102,7 +102,9 @@ function showWanted(isFirst) {
     table.markSelected(row.key);
     market.show(row);
     paintGaps();
-  } else if (wanted && isFirst) {
+  } else if (isFirst) {
+    table.markSelected("");
+    market.hide();
     report("error", `The address names a stream that is not collected here: ${wanted}`);
   }
 }
@@ -251,7 +253,11 @@ const actions = {
   add: () => { if (mayCommand) addDialog.open(market.row ?? {}); },
   many: () => { if (mayCommand) bulkDialog.open(market.row ?? {}); },
   keys: () => keysDialog.showModal(),
-  filter: () => { filter.focus(); filter.select(); },
+  filter: () => {
+    const field = views.shown === "instruments" ? byId("listed-text") : filter;
+    field.focus();
+    field.select();
+  },
 };
 for (const button of document.querySelectorAll("[data-opens]")) {
   button.addEventListener("click", () => actions[button.dataset.opens]());

@@ -126,7 +126,7 @@ export class CandleChart {
     const y = (price) => bottom - (price - low + margin) / (high - low + 2 * margin) * (bottom - top);
     sight.y = y;
     const rule = (...box) => { context.fillStyle = colour("--line"); context.fillRect(...box); };
-    const grid = roundUp((high - low + 2 * margin) / 5);
+    const grid = roundUp((high - low + 2 * margin) / 8);
     for (let price = Math.ceil((low - margin) / grid) * grid; price <= high + margin; price += grid) {
       rule(0, Math.round(y(price)), room, 1);
       label(context, this.priceText(price), width - 2, y(price) + 3, "right");

@@ -325,7 +325,7 @@ def test_it_fits_every_width_and_both_themes(
     page, complaints = open_page(browser, address, **options)
     row(page, "BTCUSDT").locator(".c-symbol").click()
     fill_market(*market)
-    looks = 50 if "FTS_TEST_ARTEFACTS" in os.environ else 4  # sparklines worth looking at
+    looks = 50 if "FTS_TEST_ARTEFACTS" in os.environ else 2  # sparklines worth looking at
     for look in range(looks):
         grown = [
             stream(each.slot, each.symbol, each.kind, venue=each.venue, state=each.state,
