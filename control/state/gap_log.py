@@ -1,8 +1,8 @@
 """The newest gaps of all streams, with their causes, from the rings that the writer reads as well.
 
-An array of fixed size (`GAPS_MAX`, a quarter of a megabyte) that survives whoever looks and the end
-of a shard, and no restart of this process: that begins with what the rings still hold. Gaps that a
-writer declares (rows lost or set aside after their reception) are in no ring, but in the database.
+An array of fixed size (`GAPS_MAX`, 0.15 MB) that survives whoever looks and the end of a shard, but
+no restart of this process: that begins with what the rings still hold. Gaps that the writer
+declares (rows lost or set aside after their reception) are in no ring, but in the database.
 """
 
 from collections.abc import Iterable
@@ -45,7 +45,8 @@ class GapLog:
 
     def look(self, streams: Iterable[StreamReport]) -> None:
         """Take in what is new, of the processes that have these streams."""
-        wanted = {each.process or shard_name(each.shard) for each in streams if each.shard >= 0}
+        places = {(each.process, each.shard) for each in streams}  # a few, of hundreds of streams
+        wanted = {process or shard_name(shard) for process, shard in places if shard >= 0}
         for process in wanted - self._rings.keys():
             self._rings[process] = RingFollower(self._layout, GAP)
         for process, ring in list(self._rings.items()):

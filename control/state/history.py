@@ -1,5 +1,5 @@
 """How the engine did: a sample a second for an hour and one a minute for a day, in memory of fixed
-size (`History.nbytes`, a third of a megabyte). It survives whoever looks at it, and no restart.
+size (`History.nbytes`, 0.33 MB). It survives whoever looks at it, and no restart.
 
 A sample is of a whole second or minute that is over. A second in which nobody looked has none: a
 chart then has a hole there, and not a line through what nobody knows.

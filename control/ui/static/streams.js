@@ -232,7 +232,7 @@ export class StreamTable {
     this.actions.arranged({ state });
   }
 
-  // A state that no stream has, or that there is not, shows what has it: none.
+  // A word that is no state shows all of them.
   setState(state) {
     this.state = Object.hasOwn(TROUBLE, state) ? state : "";
     this.paintChips();
