@@ -69,8 +69,9 @@ def test_prices_are_charted_by_the_minute(page: Any, engine: ScriptedEngine, mar
 
     async def ask(venue: str, symbol: str, since: int, until: int) -> list[Bar]:
         assert (venue, symbol, until - since) == ("binance_linear", "BTCUSDT", 1440)
-        older = [(until - ago, "90.10", "110.20", "90.00", "95.00", 2.0, 1.0) for ago in (9, 3, 2)]
-        return [*older, (until, "1.0", "1.0", "1.0", "1.0", 1.0, 1.0)]
+        minute = begin_ns // 60_000_000_000  # a next one may have begun meanwhile
+        older = [(minute - ago, "90.10", "110.20", "90.00", "95.00", 2.0, 1.0) for ago in (9, 3, 2)]
+        return [*older, (minute, "1.0", "1.0", "1.0", "1.0", 1.0, 1.0)]
 
     engine.backend.prices = Prices(ask)
     page.locator("#candle-spans").get_by_role("button", name="1 h").click()
