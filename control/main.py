@@ -26,7 +26,6 @@ from control.state.backend import Backend
 from control.state.health import Health
 from control.state.listing_fetch import ListingFetch
 from control.state.listings import Listings
-from control.state.prices import Prices
 from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.control import Heartbeat
 from engine.messages.listings import ListingWanted
@@ -61,7 +60,7 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
         health,
         layout,
         configured_knobs=settings.configured_knobs,
-        prices=_prices(settings.prices_url),
+        prices_url=settings.prices_url,
     )
     listings = ListingFetch(settings.venues, backend.leases)
     instruments = Listings(
@@ -108,14 +107,6 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     for task in ended:
         task.result()  # a fault ends the process: the supervisor starts a whole one
     return ExitCode.OK if listening in ended else ExitCode.FAULT
-
-
-def _prices(url: str) -> Prices:
-    if not url:
-        return Prices()
-    from engine.database.bars import minute_bars  # noqa: PLC0415 - 10 MB that only bars are worth
-
-    return Prices(partial(minute_bars, url))
 
 
 _Servers = list[tuple[uvicorn.Server, socket.socket]]

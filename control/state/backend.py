@@ -50,7 +50,7 @@ class Backend:
         layout: Layout | None = None,
         timeout_s: float = 1.8,
         configured_knobs: Knobs | None = None,
-        prices: Prices | None = None,
+        prices_url: str = "",
     ) -> None:
         self._send = send
         self.health = health
@@ -63,7 +63,7 @@ class Backend:
         """Which gaps its streams have had lately."""
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
-        self.prices = prices or Prices()
+        self.prices = Prices.of(prices_url)
         """What its symbols cost."""
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)

@@ -5,6 +5,7 @@ past, and nothing else.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from engine.base.clock import monotonic_s, wall_ns
@@ -31,6 +32,15 @@ class Prices:
         self._ask = ask
         self._answers: dict[tuple[str, str], tuple[float, Answer]] = {}
         self._turn = asyncio.Lock()
+
+    @classmethod
+    def of(cls, url: str) -> "Prices":
+        """Of this database; of none where `url` is empty."""
+        if not url:
+            return cls()
+        from engine.database.bars import minute_bars  # noqa: PLC0415 - memory that bars are worth
+
+        return cls(partial(minute_bars, url))
 
     async def last_day(self, venue: str, symbol: str) -> Answer:
         """The bars of minutes that are over, oldest first, and why there are none; none and ""
