@@ -15,7 +15,16 @@ from starlette.types import ASGIApp, Scope
 
 from control import ui
 from control.api import openapi
-from control.api.routes import Operation, Services, health, instruments, probes, streams, upgrade
+from control.api.routes import (
+    Operation,
+    Services,
+    health,
+    history,
+    instruments,
+    probes,
+    streams,
+    upgrade,
+)
 from control.http.errors import ApiError, json_response, on_api_error, on_fault, on_http_error
 from control.http.gate import Gate
 from control.http.requests import ClientGoneError, must_be_waited_for
@@ -26,7 +35,7 @@ from engine.process.release import version
 
 OPERATIONS: Sequence[Operation] = [
     *probes.OPERATIONS, *health.OPERATIONS, *streams.OPERATIONS, *instruments.OPERATIONS,
-    *upgrade.OPERATIONS,
+    *history.OPERATIONS, *upgrade.OPERATIONS,
 ]  # fmt: skip
 PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"}) | probes.PATHS
 """What needs no token: it says nothing about this engine, but for the probes' one word. So do the

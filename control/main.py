@@ -26,7 +26,7 @@ from control.state.backend import Backend
 from control.state.health import Health
 from control.state.listing_fetch import ListingFetch
 from control.state.listings import Listings
-from engine.base.clock import monotonic_s
+from engine.base.clock import monotonic_s, wall_ns
 from engine.messages.control import Heartbeat
 from engine.messages.listings import ListingWanted
 from engine.messages.pipes import Drain, ToChild
@@ -55,7 +55,13 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     listener = _listener(settings)
     health = Health(settings.health_hold_s, settings.health)
     layout = settings.paths.layout() if settings.paths else None
-    backend = Backend(pipe.send, health, layout, configured_knobs=settings.configured_knobs)
+    backend = Backend(
+        pipe.send,
+        health,
+        layout,
+        configured_knobs=settings.configured_knobs,
+        prices_url=settings.prices_url,
+    )
     listings = ListingFetch(settings.venues, backend.leases)
     instruments = Listings(
         VENUES,
@@ -82,7 +88,7 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     work = [
         listening,
         asyncio.create_task(instruments.run(), name="instruments"),
-        asyncio.create_task(_watch_loop(health, pipe, instruments), name="loop-lag"),
+        asyncio.create_task(_watch_loop(backend, pipe, instruments), name="loop-lag"),
     ]
     try:
         await asyncio.wait([*work, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -173,9 +179,11 @@ def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:
     )
 
 
-async def _watch_loop(health: Health, pipe: Pipe[ToChild], listings: Listings) -> None:
-    """Measure how late this process's own event loop is, and tell the supervisor that it turns."""
-    metrics = ProcessMetrics("control")
+async def _watch_loop(backend: Backend, pipe: Pipe[ToChild], listings: Listings) -> None:
+    """Measure how late this process's own event loop is, and tell the supervisor that it turns.
+    What is remembered of the engine is looked at as often.
+    """
+    metrics, health = ProcessMetrics("control"), backend.health
     while True:
         worst = health.worst_light()
         pipe.send(Heartbeat(worst.status, worst.reason, listings.missing()))
@@ -184,6 +192,7 @@ async def _watch_loop(health: Health, pipe: Pipe[ToChild], listings: Listings) -
         lag_s = max(monotonic_s() - started_s - _LAG_LOOK_S, 0.0)
         health.own_loop_lag_ms = lag_s * 1e3
         metrics.feed(time.process_time(), lag_s)
+        backend.look(wall_ns())
 
 
 def _listener(settings: ControlSettings) -> socket.socket:

@@ -3,7 +3,7 @@ document, so that the document cannot be wrong about it.
 """
 
 import fnmatch
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -304,12 +304,21 @@ class KnobsBody(msgspec.Struct):
 
 
 class Capability(msgspec.Struct):
-    """Something that can be asked for."""
+    """Something that can be asked for, and what one may rely on."""
 
     exchange: str
     transport: str
     kind: str
     note: str | None = None
+    proof: Literal["ids", "checksum", "history", "samples", "nothing"] = "nothing"
+    """What tells whether rows are missing. `ids`: the venue's ids, and how many. `checksum`: its
+    sums, that some are. `history`: it tells the past once more. `samples`: each row is how things
+    were, and nothing is to be complete. `nothing`: no row can prove it; interruptions are declared.
+    """
+    interval_s: float | None = None
+    """Between two polls, as long as the venue's budget allows."""
+    time: Literal["venue", "receipt"] = "venue"
+    """Whose time rows have: the venue's of the event, or ours of its receipt."""
 
 
 class BulkItem(msgspec.Struct, omit_defaults=True):

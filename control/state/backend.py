@@ -14,7 +14,10 @@ from pathlib import Path
 import msgspec
 
 from control.http.errors import ApiError
+from control.state.gap_log import GapLog
 from control.state.health import Health, HealthLight
+from control.state.history import History
+from control.state.prices import Prices
 from engine.data.layout import Layout
 from engine.data.names import StreamKey
 from engine.limits.leases import LeaseClient
@@ -47,14 +50,21 @@ class Backend:
         layout: Layout | None = None,
         timeout_s: float = 1.8,
         configured_knobs: Knobs | None = None,
+        prices_url: str = "",
     ) -> None:
         self._send = send
         self.health = health
         """The lights, with their figures."""
         self.layout = layout or Layout(Path("/nowhere"), "", Path("/nowhere"))
         """Where the engine keeps its files."""
+        self.history = History()
+        """How it did lately."""
+        self.gaps = GapLog(self.layout)
+        """Which gaps its streams have had lately."""
         self.configured_knobs = configured_knobs or Knobs()
         """What a stream's flush knobs are when nobody has set them."""
+        self.prices = Prices.of(prices_url)
+        """What its symbols cost."""
         self._timeout_s = timeout_s
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[CommandResult]] = {}
@@ -70,6 +80,11 @@ class Backend:
     def verdict(self) -> HealthLight:
         """The engine as a whole, streams included."""
         return self.health.verdict(self.status)
+
+    def look(self, now_ns: int) -> None:
+        """See how it is, a few times a second, for what is remembered of it."""
+        self.history.look(self.status, self.verdict(), now_ns)
+        self.gaps.look(self.streams.values())
 
     def take(self, message: ToChild) -> None:
         """Handle what the supervisor says."""

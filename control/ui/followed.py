@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from control.state.backend import Backend
-from control.ui.ring_follower import RingFollower
+from control.state.ring_follower import RingFollower
 from engine.data.kind import Kind, RecordArray
 from engine.data.layout import Layout, shard_name
 from engine.data.names import CARRIES, StreamKind

@@ -1,4 +1,4 @@
-"""The dashboard's routes: a page of static files, and two feeds of events.
+"""The dashboard's routes: a page of static files, two feeds of events, and prices of the past.
 
 The files are read once and served from memory by exact name, so no path can lead elsewhere. They
 hold no data and need no token; the feeds do (`PUBLIC_PATHS` names what does not). Everything the
@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from control.api.schemas import known_venue
-from control.http.errors import ApiError
+from control.http.errors import ApiError, json_response
 from control.state.backend import Backend
 from control.ui.event_stream import EventStream, Frames
 from control.ui.followed import streams_of
@@ -103,8 +103,20 @@ class _Feeds:
         hello = Hello(STREAM_COLUMNS, ranges, self._may_command(request))
         return self._feed(request, lambda: self._status.frames(hello))
 
+    async def prices(self, request: Request) -> Response:
+        """What one symbol has cost in the last day, as far as the database has bars."""
+        bars, problem = await self._state.prices.last_day(*self._market(request))
+        rows = [[minute * 60_000, *figures, False] for minute, *figures in bars]
+        return json_response({"rows": rows, "problem": problem})
+
     async def tape(self, request: Request) -> Response:
         """Trades and book of one symbol."""
+        venue, symbol = self._market(request)
+        view = partial(TapeView, self._state, venue, symbol, self._limits)
+        return self._feed(request, lambda: tape_frames(view(), self._limits))
+
+    def _market(self, request: Request) -> tuple[str, str]:
+        """Venue and symbol that are asked about; only of what is collected anything is said."""
         exchange = request.query_params.get("exchange", "")
         venue = known_venue(exchange) or exchange  # which may be one of another version
         symbol = request.query_params.get("symbol", "")
@@ -113,8 +125,7 @@ class _Feeds:
                 raise ApiError("invalid_argument", f"{field}: 1 to {_SYMBOL_MAX} characters")
         if not streams_of(self._state, venue, symbol):
             raise ApiError("stream_not_found", "nothing of this symbol is collected")
-        view = partial(TapeView, self._state, venue, symbol, self._limits)
-        return self._feed(request, lambda: tape_frames(view(), self._limits))
+        return venue, symbol
 
     def _feed(self, request: Request, frames: Callable[[], Frames]) -> Response:
         if request.method == "HEAD":
@@ -152,6 +163,7 @@ def routes(
         Route("/ui/", page_without_slash),
         Route("/ui/events", feeds.events),
         Route("/ui/tape", feeds.tape),
+        Route("/ui/prices", feeds.prices),
         Route("/ui/{name}", file),
     ]
 

@@ -12,11 +12,13 @@ from typing import Any
 import msgspec
 
 from control.state.backend import Backend
+from control.state.gap_log import GapsSeen
 from control.state.health import HealthLight
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.knob_ranges import KnobRange
 from control.ui.state import DashboardLimits, is_ending
 from engine.base.clock import monotonic_s, wall_ns
+from engine.data.flags import GapReason
 from engine.messages.status import EngineStatus, LimiterReport, ShardReport
 from engine.messages.streams import KNOB_OF_SINK
 from engine.messages.upkeep import DatabaseReport
@@ -43,6 +45,8 @@ _COLUMNS = {
 }  # fmt: skip
 """What the page's table calls things, and where a `StreamReport` has them."""
 STREAM_COLUMNS = tuple(_COLUMNS)
+_MS = 1_000_000
+_REASONS = {int(reason): reason.name.lower() for reason in GapReason}
 _stream_values = attrgetter(*_COLUMNS.values())
 
 
@@ -148,6 +152,14 @@ def snapshot(state: Backend) -> Snapshot:
     )  # fmt: skip
 
 
+def gap_lines(gaps: GapsSeen) -> list[tuple[int, str, int, int, int, int]]:
+    """Slot, cause, when found, from, to (ms since 1970), and rows, -1 for nobody knows."""
+    return [
+        (slot, _REASONS.get(reason, str(reason)), found // _MS, begin // _MS, end // _MS, missing)
+        for slot, reason, found, begin, end, missing in gaps.tolist()
+    ]
+
+
 class StatusFeed:
     """The status as frames, shared by all viewers."""
 
@@ -172,8 +184,13 @@ class StatusFeed:
         """What one viewer gets."""
         yield event_frame("hello", hello)
         sent, sent_s = b"", float("-inf")
+        told_count = 0
         while True:
             now_s = monotonic_s()
+            gaps = self._state.gaps
+            if gaps.count > told_count:
+                yield event_frame("gaps", gap_lines(gaps.after(told_count)))
+                told_count = gaps.count
             frame = self.frame(now_s)
             if frame is not sent:
                 sent, sent_s = frame, now_s

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from control.state.backend import Backend
+from control.ui.candles import Candle, Candles
 from control.ui.digits import between, exact_text
 from control.ui.event_stream import KEEP_ALIVE, Frames, event_frame
 from control.ui.followed import Followed, carrying, streams_of
@@ -25,7 +26,10 @@ TRADES_A_BATCH: Final = 100
 """More than anybody reads in a tenth of a second; the others are counted."""
 
 _LOOK_INTERVAL_S: Final = 0.5
-_TRADE_HISTORY_ROWS: Final = 1 << 16
+_CHART_INTERVAL_S: Final = 1.0
+_DEPTH_LEVELS: Final = 200
+_TRADE_HISTORY_ROWS: Final = 1 << 19
+"""Of all streams of the ring: what there is of candles before one looks."""
 _BOOK_HISTORY_ROWS: Final = 1 << 20
 """As far back as the ring goes: a delta book's snapshot may be an hour old."""
 _SIDES: Final = {int(Side.BUY): "B", int(Side.SELL): "S"}
@@ -46,9 +50,12 @@ class TapeView:
         self._ladder = Ladder()
         self._lapped_count = 0
         self._instrument: Instrument | None = None
-        self._looked_s = self._booked_s = float("-inf")
+        self._candles = Candles()
+        self._are_candles_new = True
+        self._looked_s = self._booked_s = self._charted_s = float("-inf")
         self._described: dict[str, Any] = {}
         self._book_shown: tuple[Any, ...] = ()
+        self._depth_shown: tuple[Any, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -77,8 +84,15 @@ class TapeView:
         for newest in self._newest:
             if newest.poll():
                 yield event_frame(newest.kind.name, newest.body(self._decimals))
+        is_due = now_s - self._charted_s >= _CHART_INTERVAL_S
+        if is_due:
+            self._charted_s = now_s
+            yield from self._candle_frames()
         # Neither half an event nor the past while catching up: such a book is not the market's.
         if self._ladder.is_settled and not self._book.follower.is_behind:
+            if is_due and (self._ladder.state, self._ladder.seq) != self._depth_shown:
+                self._depth_shown = (self._ladder.state, self._ladder.seq)
+                yield event_frame("depth", self._depth_body())
             book = self._book_body()
             shown = (book["state"], book["seq"], book["time_ms"], book["attached"])
             if shown != self._book_shown:
@@ -88,7 +102,9 @@ class TapeView:
     def _look(self) -> Iterator[bytes]:
         """Find the streams, attach what can be attached, and say so when it changed."""
         reports = streams_of(self._state, self.venue, self.symbol)
-        self._trades.look(next(iter(carrying(reports, TRADE)), None))
+        if self._trades.look(next(iter(carrying(reports, TRADE)), None)):
+            self._candles.clear()
+            self._are_candles_new = True
         if self._book.look(next(iter(carrying(reports, BOOK)), None)):
             self._ladder.forget()
             self._lapped_count = 0
@@ -127,12 +143,15 @@ class TapeView:
     def _trade_frame(self) -> bytes | None:
         """The newest trades; None when there are none."""
         newest: deque[tuple[Any, ...]] = deque(maxlen=TRADES_A_BATCH)
-        count = 0
+        count = lapped = 0
         before = self._trades.follower.lapped_count
         for rows in self._trades.poll():
+            if self._trades.follower.lapped_count - before > lapped:
+                lapped = self._trades.follower.lapped_count - before
+                self._candles.miss()
+            self._candles.apply(rows)
             count += len(rows)
             newest.extend(rows[-TRADES_A_BATCH:].tolist())
-        lapped = self._trades.follower.lapped_count - before
         if not count and not lapped:
             return None
         prices, sizes = self._decimals
@@ -144,6 +163,30 @@ class TapeView:
             for _, flags, side, _, ts_event, _, _, trade_id, price, qty in newest
         ]  # fmt: skip
         return event_frame("trades", {"count": count, "overrun": lapped > 0, "rows": trades})
+
+    def _candle_frames(self) -> Iterator[bytes]:
+        """Candles that have changed; all of them where they are others than before."""
+        if self._trades.follower.is_behind:
+            return
+        rows = [self._candle_line(each) for each in self._candles.changed()]
+        if rows or self._are_candles_new:
+            yield event_frame("candles", {"is_new": self._are_candles_new, "rows": rows})
+        self._are_candles_new = False
+
+    def _candle_line(self, candle: Candle) -> list[Any]:
+        """Time, open, high, low, close, volume, what takers bought, whether trades may lack."""
+        decimals = self._decimals[0]
+        prices = (candle.open, candle.high, candle.low, candle.close)
+        return [
+            candle.minute * 60_000, *(exact_text(each, decimals) for each in prices),
+            candle.volume, candle.buy_volume, candle.is_part,
+        ]  # fmt: skip
+
+    def _depth_body(self) -> dict[str, Any]:
+        """Levels of a whole book as numbers for a drawing, best first; none of a part of one."""
+        is_known = self._ladder.state is BookState.KNOWN and self._book.follower.is_attached
+        bids, asks = self._ladder.top(_DEPTH_LEVELS) if is_known else ([], [])
+        return {"bids": bids, "asks": asks}
 
     def _update_ladder(self) -> None:
         for rows in self._book.poll():

@@ -294,6 +294,8 @@ class ControlSettings(msgspec.Struct, frozen=True):
     """Whether single streams have metrics."""
     configured_knobs: Knobs = Knobs()
     """What a stream's flush knobs are when nobody has set them."""
+    prices_url: str = ""
+    """The default database where it makes bars, for charts; empty where it makes none."""
 
 
 class FlushSettings(msgspec.Struct, frozen=True):

@@ -227,6 +227,7 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         health=settings.config.health,
         instruments_refresh_s=control.instruments_refresh_s,
         configured_knobs=_configured_knobs(settings),
+        prices_url=_prices_url(settings),
     )
     passed = [fd for fd in (settings.listen_fd, settings.metrics_fd) if fd >= 0]
     return await Child.spawn(
@@ -237,6 +238,12 @@ async def spawn_control(settings: SupervisorSettings) -> Child:
         code=settings.code,
         forks=settings.forks,
     )
+
+
+def _prices_url(settings: SupervisorSettings) -> str:
+    """Where charts find bars. Without them control has no way to a database."""
+    url = settings.urls.get(DEFAULT_DATABASE)
+    return url.reveal() if url is not None and settings.config.database.bars else ""
 
 
 async def spawn_upkeep(settings: SupervisorSettings) -> Child:

@@ -23,7 +23,7 @@ from shards.feeds.book_rows import BookEvent, brought_up, put_event
 from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
+from shards.feeds.feed import Feed, Frame, Proof, is_renumbered, is_set_back
 
 MAX_BUFFERED_EVENTS: Final = 2000
 """While a book waits for a snapshot: 200 s of 100 ms events."""
@@ -65,6 +65,7 @@ class BookFeed(Feed):
 class ChainedBook(BookFeed):
     """A book of deltas that tell which one they follow: what is missing is known by its ids."""
 
+    proof: ClassVar = Proof.IDS
     ids_tell: ClassVar = True
     heirlooms: ClassVar = {"_last_seq": int, "_synced": bool}
 
@@ -390,6 +391,7 @@ class SnapshotBook(BookFeed):
     so the gap is unprovable.
     """
 
+    proof: ClassVar = Proof.SAMPLES
     heirlooms: ClassVar = {"_last_seq": int}
     silence_is_loss: ClassVar = True
 

@@ -15,7 +15,7 @@ from shards.feeds.context import FeedContext
 from shards.feeds.declared.coverage import BEGINS_AFTER_NS, LATE_NS
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Feed, Frame
+from shards.feeds.feed import Feed, Frame, Proof
 from shards.feeds.unnumbered import UnnumberedFeed
 
 _PACK_FUNDING: Final = FUNDING.packer()
@@ -101,6 +101,7 @@ class SettledFunding(_FundingStream):
     a silence nor a time without an engine makes a gap. A stream begins with those of the last day.
     """
 
+    proof: ClassVar = Proof.HISTORY
     silence_is_loss: ClassVar = False
     listens_without_rows: ClassVar = True
     heirlooms: ClassVar = {

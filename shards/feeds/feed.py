@@ -1,5 +1,6 @@
 """One stream's state and counters, shared by every kind of feed."""
 
+import enum
 from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Self
@@ -68,6 +69,21 @@ def is_set_back(ts_event: int, last_ts: int) -> bool:
     return ts_event < last_ts - _SET_BACK_NS
 
 
+class Proof(enum.StrEnum):
+    """What tells whether rows of a stream are missing, while it runs and across an interruption."""
+
+    IDS = "ids"
+    """Ids of the venue: what is missing is known, and how much."""
+    CHECKSUM = "checksum"
+    """Sums of the venue: that something is missing, and not what."""
+    HISTORY = "history"
+    """The venue tells the past once more, as far back as it reaches."""
+    SAMPLES = "samples"
+    """Nothing is to be complete: each row is how things were, and what lies between is not seen."""
+    NOTHING = "nothing"
+    """No row can prove it. Interruptions are declared, without a count."""
+
+
 class Feed(Life):
     """What a feed knows of its stream. Feeds extend it with their sequencing rule.
 
@@ -80,6 +96,8 @@ class Feed(Life):
         "last_recv_ns": int, "venue_ahead_ns": int, "next_flags": int,
         "unreadable_marks": list[int],
     }  # fmt: skip
+    proof: ClassVar[Proof] = Proof.NOTHING
+    """What its sequencing rule goes by."""
     in_any_order: ClassVar = False
     """Whether rows are known by what they say, so that it matters not when they come."""
     ids_tell: ClassVar = False

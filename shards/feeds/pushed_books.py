@@ -25,7 +25,7 @@ from shards.feeds.books import WAITING, ChainedBook
 from shards.feeds.context import FeedContext
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Feed, Frame, is_renumbered
+from shards.feeds.feed import Feed, Frame, Proof, is_renumbered
 
 _FOLLOWS, _RESTARTS = Link.FOLLOWS, Link.RESTARTS
 """By names of their own: a member of an enum is looked up in more time than a level is packed."""
@@ -316,6 +316,8 @@ class UnnumberedBook(_TimedBook):
     which. What cannot be read is declared at once.
     """
 
+    proof: ClassVar = Proof.CHECKSUM
+
     def on_unreadable(self, item: Unreadable) -> None:
         """Like any stream without ids; ids of books would tell by the next event."""
         Feed.on_unreadable(self, item)
@@ -325,6 +327,8 @@ class UnchainedBook(_TimedBook):
     """One that neither ids nor a checksum prove whole (`by_arrival`): wherever something may have
     been lost, it starts anew.
     """
+
+    proof: ClassVar = Proof.NOTHING
 
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """Also: when a snapshot without a time was made, the first delta after it tells."""

@@ -24,7 +24,7 @@ from engine.data.ring import HEADER_BYTES, RingProducer
 from engine.messages.streams import StreamSpec
 from shards.feeds.declared.gaps import Edges, GapLedger
 from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.feed import Feed, Frame, is_renumbered, is_set_back
+from shards.feeds.feed import Feed, Frame, Proof, is_renumbered, is_set_back
 
 _PACK_TRADE: Final = TRADE.packer("trade_id_hi")
 """The upper half of the trade id is zero here: ids of most venues fit 64 bits."""
@@ -101,6 +101,7 @@ class ContiguousTrades(_TradeStream):
     over trades that came and could not be read.
     """
 
+    proof: ClassVar = Proof.IDS
     ids_tell: ClassVar = True
     heirlooms: ClassVar = {"_next_id": int}
 
@@ -274,6 +275,7 @@ class ContiguousTrades(_TradeStream):
 class HistoryTrades(_TradeStream):
     """Trades known by (time, id), with replayed history after each subscribe."""
 
+    proof: ClassVar = Proof.HISTORY
     listens_without_rows: ClassVar = True
     _repeats_past: ClassVar = True
     """Whether the first frame of a connection does so where it does not say."""
@@ -408,6 +410,7 @@ class UnorderedTrades(HistoryTrades):
     that repeats the recent past after a subscription says so.
     """
 
+    proof: ClassVar = Proof.NOTHING
     _repeats_past: ClassVar = False
 
     def __init__(

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.admission import may_trade
+from control.api.capabilities import offered_by
 from control.api.knob_words import in_our_words
 from control.api.routes import (
     Operation,
@@ -43,7 +44,6 @@ from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.control import KeyResult
 from engine.messages.status import StreamReport
 from engine.messages.streams import Knobs, StreamRequest
-from shards.venues import kit
 
 OK = "ok"
 """The seed's whole answer to a command that was accepted."""
@@ -51,13 +51,15 @@ OK = "ok"
 
 async def capabilities(_: Request, services: Services) -> Response:
     """Everything that can be asked for."""
-    return json_response(_capabilities(services.admissions.venues.values()))
+    return json_response(
+        [each for venue in services.admissions.venues.values() for each in offered_by(venue)]
+    )
 
 
 async def capabilities_of_exchange(request: Request, services: Services) -> Response:
     """The same for one exchange."""
     venue = venue_of(request.path_params["exchange"])
-    return json_response(_capabilities([services.admissions.venues[venue]]))
+    return json_response(offered_by(services.admissions.venues[venue]))
 
 
 async def list_streams(request: Request, services: Services) -> Response:
@@ -334,14 +336,6 @@ def _knobs(services: Services, changes: KnobsPatch | None, field: str = "") -> K
 
 
 # -- answers -----------------------------------------------------------------------------------
-
-
-def _capabilities(venues: Iterable[kit.Venue]) -> list[Capability]:
-    return [
-        Capability(venue.name, how.value, kind.value, venue.channels[kind, how].note or None)
-        for venue in venues
-        for kind, how in kit.capabilities(venue)
-    ]
 
 
 def _raise_refusal(result: KeyResult) -> None:

@@ -3,6 +3,7 @@
 
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { moment } from "./times.js";
+import { paintVitalSign } from "./vital_sign.js";
 
 const WORDS = { green: "healthy", yellow: "degraded", red: "failing", unknown: "unknown" };
 
@@ -67,6 +68,8 @@ export class Alerts {
         `since ${moment(this.lostSince)}: ${this.reason}.${known} Trying again.`]);
     }
     const box = byId("alerts");
+    const isBad = lines.some(([status]) => status === "red");
+    paintVitalSign(this.lostSince ? "lost" : isBad ? "red" : lines.length ? "yellow" : "green");
     if (!lines.length) lines.push(["green", this.lights.size ? "All healthy" : "Waiting for the engine", ""]);
     setAttribute(box, "data-status", lines[0][0]);
     while (box.childElementCount > lines.length) box.lastChild.remove();

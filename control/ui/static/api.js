@@ -44,10 +44,21 @@ async function authorized(path, options) {
   }
 }
 
+// What stands between us and the engine answers for it, in numbers.
+const OF_OTHERS = {
+  403: "a proxy in between does not let this through",
+  404: "there is no engine at this address (or one of another version)",
+  413: "this is too large for a proxy in between",
+  429: "a proxy in between says that this is too often",
+  502: "a proxy in between does not reach the engine",
+  503: "a proxy in between says that the engine is not there now",
+  504: "a proxy in between has waited in vain for the engine",
+};
+
 async function errorOf(response) {
   let body = null;
   try { body = await response.json(); } catch { /* not ours: a proxy's page, or cut off */ }
-  const message = body?.error ?? `the engine answered ${response.status}`;
+  const message = body?.error ?? `${OF_OTHERS[response.status] ?? "the answer is not the engine's"} (${response.status})`;
   return new ApiError(response.status, body?.kind ?? "", String(message), body);
 }
 
@@ -79,6 +90,12 @@ export const stopStreams = (streams) => call("DELETE", "streams", streams.map(st
 export const patchKnobs = (stream, knobs) => call("PATCH", `${streamPath(stream)}/knobs`, knobs);
 export const takeSnapshot = (book) => call("POST", `${streamPath(book)}/snapshot`);
 export const capabilities = () => call("GET", "streams/capabilities");
+
+export const history = (span, afterMs) => call("GET", `history?${new URLSearchParams({ span, after_ms: afterMs })}`);
+
+export const refreshInstruments = (exchange) => call("POST", `instruments/refresh?${new URLSearchParams({ exchange })}`);
+
+export const prices = ({ venue, symbol }) => call("GET", `ui/prices?${new URLSearchParams({ exchange: venue, symbol })}`);
 
 // Conditions that are empty are none.
 export function instruments(conditions) {

@@ -1,20 +1,27 @@
 // The page: one feed of the engine's status, and everything that is painted from it.
 
 import { AddDialog } from "./add_dialog.js";
+import * as address from "./address.js";
 import { Alerts } from "./alerts.js";
 import * as api from "./api.js";
 import { BulkDialog } from "./bulk_dialog.js";
+import { forgetColours } from "./canvas.js";
 import { byId, onClose, setAttribute, setText } from "./dom.js";
+import { Gaps } from "./gaps.js";
+import { History } from "./history.js";
+import { InstrumentsView } from "./instruments_view.js";
 import { KnobsDialog } from "./knobs_dialog.js";
 import { report } from "./log.js";
+import { SWITCHES as MANY, switchMany } from "./many.js";
 import { Market } from "./market.js";
-import { forgetColours } from "./spark.js";
 import { paintStorage } from "./storage.js";
 import { StopDialog } from "./stop_dialog.js";
 import { keyOf, nameOf } from "./stream_row.js";
 import { StreamTable } from "./streams.js";
 import { followDay } from "./times.js";
 import { TokenDialog } from "./token_dialog.js";
+import { VenuesView } from "./venues_view.js";
+import { Views } from "./views.js";
 import { paintLimiters, paintProcesses, paintTotals } from "./vitals.js";
 
 const HIDDEN_PAUSE_MS = 30_000;
@@ -26,19 +33,25 @@ const SWITCHES = { db: ["db_writes_enabled", "database"], redis: ["redis_publish
 const tokenDialog = new TokenDialog();
 api.token.onNeeded((wasWrong) => tokenDialog.prompt(wasWrong));
 
+let mayCommand = true;
 const alerts = new Alerts();
-const market = new Market();
+const market = new Market(() => mayCommand);
+const gaps = new Gaps();
+const past = new History({
+  chosen: (span) => address.write({ span }),
+  changed: (lengthMs) => { gaps.spanMs = lengthMs; table.redraw(); paintGaps(); },
+});
 const addDialog = new AddDialog();
 const bulkDialog = new BulkDialog((stream) => table.rows.has(keyOf(stream)));
 const backToRow = (stream) => table.focusRow(stream ? keyOf(stream) : table.currentKey);
 const knobsDialog = new KnobsDialog(backToRow);
 const stopDialog = new StopDialog((streams) => backToRow(streams.length === 1 ? streams[0] : null));
 
-let mayCommand = true;
-
 const table = new StreamTable({
-  select: (row) => market.show(row),
+  select: (row) => { wanted = ""; market.show(row); paintGaps(); address.write({ stream: row.key }); },
+  arranged: (changes) => address.write(changes),
   stop: (rows) => { if (mayCommand) stopDialog.open(rows); },
+  switchMany: (rows, name) => { if (MANY[name].asks) stopDialog.open(rows, name); else switchMany(rows, name); },
   tune: (row) => { if (mayCommand) knobsDialog.open(row); },
   setKnob: async (row, name, value) => {
     const [knob, title] = SWITCHES[name];
@@ -50,7 +63,51 @@ const table = new StreamTable({
       report("error", `${nameOf(row)}: ${error.message}`);
     }
   },
+}, gaps);
+
+const instruments = new InstrumentsView({
+  collected: (venue) => table.kindsBySymbol(venue),
+  add: (seed) => { if (mayCommand) addDialog.open(seed); },
 });
+const venues = new VenuesView();
+const views = new Views({
+  opened: (view) => {
+    if (view === "instruments") instruments.open(market.row ?? {});
+    else if (view === "venues") venues.open();
+  },
+  chosen: (view) => address.write({ view }),
+});
+
+// --- what the address says ------------------------------------------------------------------------
+
+let wanted = ""; // the stream that the address names and that has not been seen yet
+
+function showAddress({ q = "", state = "", sort = "", stream = "", span = "", view = "" }) {
+  views.show(view);
+  filter.value = q;
+  table.setFilter(q);
+  table.sort = sort;
+  table.setState(state);
+  past.span = span;
+  wanted = stream;
+  if (!stream) { table.markSelected(""); market.hide(); }
+  else if (table.loaded) showWanted(true);
+}
+
+// Once there is a status; it may begin later, too.
+function showWanted(isFirst) {
+  const row = table.rows.get(wanted);
+  if (row) {
+    wanted = "";
+    table.markSelected(row.key);
+    market.show(row);
+    paintGaps();
+  } else if (isFirst) {
+    table.markSelected("");
+    market.hide();
+    report("error", `The address names a stream that is not collected here: ${wanted}`);
+  }
+}
 
 // --- painting a status ----------------------------------------------------------------------------
 
@@ -74,7 +131,7 @@ function onHello(hello) {
 function onStatus(status) {
   heardMs = Date.now();
   engineAhead = status.now_ms - heardMs;
-  if (instance && status.instance && instance !== status.instance) market.resume();
+  if (instance && status.instance && instance !== status.instance) { market.resume(); past.restart(); }
   instance = status.instance || instance;
   setText(byId("instance"), status.phase === "running" ? status.instance : `${status.instance} ${status.phase}`);
   alerts.update({ engine: status.verdict, ...status.lights }, status.said);
@@ -83,11 +140,19 @@ function onStatus(status) {
   paintProcesses(status);
   paintStorage(status.storage);
   const streams = status.streams.map((values) => Object.fromEntries(values.map((value, index) => [columns[index], value])));
+  const isFirst = !table.loaded;
   table.loaded = true;
   table.update(streams, status.now_ms);
+  if (wanted) showWanted(isFirst);
   table.paintEmpty(table.shown.length);
   market.update(table.rows);
+  paintGaps();
   bulkDialog.recount();
+  if (views.shown === "instruments") instruments.recount(table.rows.size);
+}
+
+function paintGaps() {
+  if (market.row) gaps.paintPanel(market.row, engineNow());
 }
 
 // --- the link to the engine -----------------------------------------------------------------------
@@ -111,7 +176,8 @@ function onLink(state, reason) {
 
 function connect() {
   feed = api.follow("ui/events", (name, body) => {
-    if (name === "hello") onHello(body);
+    if (name === "hello") { gaps.clear(); onHello(body); }
+    else if (name === "gaps") gaps.take(body);
     else if (name === "status") onStatus(body);
   }, onLink);
 }
@@ -129,11 +195,12 @@ document.addEventListener("visibilitychange", () => {
 });
 
 setInterval(() => {
+  const { link } = byId("link").dataset;
   followDay();
   table.tick(engineNow());
   market.figures.tick(engineNow());
+  if (link === "live" && !document.hidden) past.tick(Date.now());
   const isQuiet = heardMs > 0 && Date.now() - heardMs > QUIET_MS;
-  const { link } = byId("link").dataset;
   if (feed && isQuiet && link === "live") setLink("quiet", "no news");
   else if (link === "quiet" && !isQuiet) setLink("live", "live");
 }, 500);
@@ -148,6 +215,9 @@ function paintTheme() {
   setAttribute(byId("theme"), "aria-label", `Colour theme: ${THEMES[chosen]}`);
   forgetColours();
   table.redraw();
+  past.paint();
+  market.redraw();
+  paintGaps();
 }
 
 byId("theme").addEventListener("click", () => {
@@ -163,9 +233,17 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paintTheme
 // --- buttons and keys -----------------------------------------------------------------------------
 
 const filter = byId("filter");
-filter.addEventListener("input", () => table.setFilter(filter.value));
+let isTyping = false; // a step back takes back all that was typed at once, and no more
+
+function onFilter() {
+  table.setFilter(filter.value);
+  address.write({ q: filter.value.trim() }, !isTyping);
+  isTyping = true;
+}
+filter.addEventListener("input", onFilter);
+filter.addEventListener("blur", () => { isTyping = false; });
 filter.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") { filter.value = ""; table.setFilter(""); event.preventDefault(); }
+  if (event.key === "Escape") { filter.value = ""; onFilter(); event.preventDefault(); }
   else if (event.key === "ArrowDown" || event.key === "Enter") { table.focusRow(table.currentKey); event.preventDefault(); }
 });
 
@@ -175,7 +253,11 @@ const actions = {
   add: () => { if (mayCommand) addDialog.open(market.row ?? {}); },
   many: () => { if (mayCommand) bulkDialog.open(market.row ?? {}); },
   keys: () => keysDialog.showModal(),
-  filter: () => { filter.focus(); filter.select(); },
+  filter: () => {
+    const field = views.shown === "instruments" ? byId("listed-text") : filter;
+    field.focus();
+    field.select();
+  },
 };
 for (const button of document.querySelectorAll("[data-opens]")) {
   button.addEventListener("click", () => actions[button.dataset.opens]());
@@ -198,4 +280,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 paintTheme();
+showAddress(address.read());
+address.onMove(showAddress);
 connect();

@@ -47,22 +47,25 @@ class Side {
 }
 
 export class Ladder {
-  constructor(levels = 15) {
+  // `mayFetch()`: whether whoever looks may have a book fetched.
+  constructor(mayFetch, levels = 15) {
+    this.mayFetch = mayFetch;
     this.levels = levels;
+    this.fetchedOf = "";
     this.asks = new Side(byId("asks"), "ask", levels);
     this.bids = new Side(byId("bids"), "bid", levels);
     this.columns = new Columns(byId("book-box"), 23, 9);
     this.whole = byId("book-whole");
-    this.whole.addEventListener("click", () => this.fetchWhole());
+    this.whole.addEventListener("click", () => this.fetchWhole((error) => report("error", `${this.stream.symbol}: ${error.message}`)));
   }
 
   // The ring may hold nothing from before; the engine then takes a snapshot for everybody.
-  async fetchWhole() {
+  async fetchWhole(onRefused) {
     this.whole.disabled = true;
     try {
       await takeSnapshot(this.stream);
     } catch (error) {
-      report("error", `${this.stream.symbol}: ${error.message}`);
+      onRefused(error);
       this.whole.disabled = false;
     }
   }
@@ -100,6 +103,16 @@ export class Ladder {
     const { state, reason } = this.stream;
     if (state !== "live") this.tag(state, "warn", reason);
     else if (this.state) this.tag(...STATES[this.state]);
+    if (state === "live" && this.state === "partial") this.fetchOnce();
+  }
+
+  // Who chooses a book wants all of it. Once: where that is refused, the button is there.
+  fetchOnce() {
+    const { venue, symbol, epoch } = this.stream;
+    const of = `${venue}/${symbol}/${epoch}`;
+    if (this.fetchedOf === of || !this.mayFetch()) return;
+    this.fetchedOf = of;
+    this.fetchWhole(() => {});
   }
 
   paint(book) {

@@ -1,20 +1,26 @@
 // What happens in one symbol: trades, book and newest figures, over one feed.
 
-import { follow } from "./api.js";
+import { follow, prices } from "./api.js";
+import { CandleChart } from "./candle_chart.js";
 import { Columns } from "./columns.js";
+import { DepthChart } from "./depth_chart.js";
 import { byId, make, setAttribute, setText } from "./dom.js";
 import { Figures } from "./figures.js";
 import * as format from "./format.js";
 import { Ladder } from "./ladder.js";
+import { report } from "./log.js";
 import { moment, timeOf } from "./times.js";
 
 const TAPE_ROWS = 60;
 const SIDES = { B: ["buy", "B"], S: ["sell", "S"] };
 
 export class Market {
-  constructor() {
-    this.ladder = new Ladder();
+  // `mayCommand()`: whether whoever looks may do more than that.
+  constructor(mayCommand) {
+    this.ladder = new Ladder(mayCommand);
     this.figures = new Figures();
+    this.candles = new CandleChart();
+    this.depth = new DepthChart();
     this.tape = byId("tape");
     this.columns = new Columns(byId("tape-box"), 27, 16);
     this.feed = null;
@@ -30,9 +36,24 @@ export class Market {
     this.reset();
     setText(byId("market-title"), row.symbol);
     this.paintNote();
-    byId("market-empty").hidden = true;
-    byId("market-body").hidden = false;
+    setText(byId("chart-title"), `${row.symbol}, price`);
+    this.reveal(true);
     this.connect();
+  }
+
+  // Nothing is chosen any more.
+  hide() {
+    this.row = null;
+    this.reset();
+    setText(byId("market-title"), byId("market-title").dataset.empty);
+    setText(byId("market-note"), "");
+    this.reveal(false);
+  }
+
+  reveal(isChosen) {
+    byId("market-empty").hidden = isChosen;
+    byId("market-body").hidden = !isChosen;
+    byId("chart-panel").hidden = !isChosen;
   }
 
   connect() {
@@ -40,7 +61,7 @@ export class Market {
     if (!this.row) return;
     const query = new URLSearchParams({ exchange: this.row.venue, symbol: this.row.symbol });
     this.feed = follow(`ui/tape?${query}`, (name, body) => this.on(name, body), (state, reason) => {
-      byId("market-body").classList.toggle("stale", state !== "live");
+      for (const id of ["market-body", "chart-panel"]) byId(id).classList.toggle("stale", state !== "live");
       this.problem = state === "live" ? "" : reason;
       this.paintNote();
       this.isNew = true; // what the ring still holds comes once more
@@ -81,6 +102,8 @@ export class Market {
     this.columns.reset();
     this.figures.clear();
     this.ladder.clear();
+    this.candles.clear();
+    this.depth.clear();
     this.tag("", "", "");
   }
 
@@ -93,6 +116,8 @@ export class Market {
   on(name, body) {
     if (name === "trades") this.onTrades(body);
     else if (name === "book") this.onBook(body);
+    else if (name === "candles") this.onCandles(body);
+    else if (name === "depth") this.depth.take(body);
     else if (name === "quote") this.figures.onQuote(body);
     else if (name === "funding") this.figures.onFunding(body);
     else if (name === "open_interest") this.figures.onOpenInterest(body);
@@ -113,6 +138,27 @@ export class Market {
     this.bookStream = body.book;
     this.ladder.describe(body.book);
     this.figures.describe(body);
+    this.candles.describe(body);
+    this.depth.describe(body);
+  }
+
+  // The theme's colours have changed.
+  redraw() {
+    this.candles.paint();
+    this.depth.paint();
+  }
+
+  // The rings hold some minutes, the database may have a day.
+  async onCandles(body) {
+    this.candles.take(body);
+    if (!body.is_new) return;
+    const { row } = this;
+    try {
+      const { rows, problem } = await prices(row);
+      if (this.row?.venue !== row.venue || this.row.symbol !== row.symbol) return;
+      if (problem) report("error", `Prices of ${row.symbol}: ${problem}`);
+      this.candles.takePast(rows);
+    } catch (error) { report("error", `Prices of ${row.symbol}: ${error.message}`); }
   }
 
   onTrades(body) {

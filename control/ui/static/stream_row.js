@@ -49,7 +49,7 @@ export function makeRow(key, stream) {
     cell("venue", venue),
     cell("kind", kind, ...via),
     cell("rate", cells.spark, cells.rateText),
-    ...["lag", "rows", ...COUNTS].map((name) => cell(name)),
+    ...["lag", "rows", ...COUNTS].map((name) => cell(name, make("span"))),
     cell("db", cells.dbSwitch), cell("redis", cells.redisSwitch),
     cell("acts", cells.tune, makeSign(stream, "stop", "Stop stream", "stop")));
   for (const name of ["rate", "lag", "rows", ...COUNTS]) cells[name].classList.add("num");
@@ -68,10 +68,10 @@ export function paintRow(row, nowMs, isReadOnly) {
   setText(cells.why, reason && ` · ${reason}`);
   setAttribute(cells.state, "title", row.reason || row.state);
   setText(cells.rateText, format.rate(row.counter.rate));
-  setText(cells.rows, format.short(row.rows));
+  setText(cells.rows.firstChild, format.short(row.rows));
   setAttribute(cells.rows, "title", format.count(row.rows));
   for (const name of COUNTS) {
-    setText(cells[name], format.short(row[name]));
+    setText(cells[name].firstChild, format.short(row[name]));
     setAttribute(cells[name], "data-any", String(row[name] > 0));
   }
   setAttribute(cells.dbSwitch, "aria-checked", String(row.pending?.db ?? row.db));
@@ -85,5 +85,5 @@ export function paintRow(row, nowMs, isReadOnly) {
 
 export function paintLag(row, nowMs) {
   row.lagMs = row.last_recv_ns ? nowMs - Math.floor(row.last_recv_ns / 1e6) : null;
-  setText(row.cells.lag, format.lag(row.lagMs));
+  setText(row.cells.lag.firstChild, format.lag(row.lagMs));
 }

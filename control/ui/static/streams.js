@@ -9,6 +9,7 @@ import { keyOf, makeRow, paintLag, paintRow } from "./stream_row.js";
 const TROUBLE = { failed: 0, backoff: 1, stale: 2, stopped: 3, syncing: 4, connecting: 5, pending: 6, live: 7 };
 const PAGE_ROWS = 12;
 const ORDER_MS = 2000;
+const FIRST_SORT = "symbol";
 
 // `sort`: what a click on the head orders by. `first`: the direction of the first click.
 const COLUMNS = [
@@ -28,13 +29,15 @@ const COLUMNS = [
 const FIXED = new Set(["symbol", "venue", "kind"]); // orders that no status changes
 
 export class StreamTable {
-  // `actions`: select(row), stop(rows), tune(row), setKnob(row, name, value) -> promise
-  constructor(actions) {
+  // `actions`: select(row), stop(rows), switchMany(rows, name), tune(row), setKnob(row, name, value) -> promise; and
+  // arranged({ sort } or { state }), when somebody has chosen what is shown.
+  constructor(actions, gaps) {
     this.actions = actions;
+    this.gaps = gaps; // what is known of them, for the strips
     this.rows = new Map();
     this.table = byId("streams");
     this.body = this.table.tBodies[0];
-    this.sortKey = "symbol";
+    this.sortKey = FIRST_SORT;
     this.sortWay = 1;
     this.words = [];
     this.state = "";
@@ -53,6 +56,9 @@ export class StreamTable {
     byId("mark-all").addEventListener("change", () => this.marks.toggleAll(this.shown));
     byId("marked-clear").addEventListener("click", () => { this.marks.clear(this.shown); this.focusRow(this.currentKey); });
     byId("marked-stop").addEventListener("click", () => this.actions.stop(this.marks.chosen));
+    for (const button of byId("marked").querySelectorAll("[data-switch]")) {
+      button.addEventListener("click", () => this.actions.switchMany(this.marks.chosen, button.dataset.switch));
+    }
   }
 
   makeHead() {
@@ -68,10 +74,27 @@ export class StreamTable {
   }
 
   sortBy(column) {
-    if (this.sortKey === column.key) this.sortWay = -this.sortWay;
-    else { this.sortKey = column.key; this.sortWay = column.first; }
+    const way = this.sortKey === column.key ? -this.sortWay : column.first;
+    this.setSort(column.key, way);
+    this.actions.arranged({ sort: this.sort });
+  }
+
+  setSort(key, way) {
+    this.sortKey = key;
+    this.sortWay = way;
     this.markSorted();
     this.arrange();
+  }
+
+  // As a word: `rate`, or `-rate` from the largest on. The order of a new page needs none.
+  get sort() {
+    const word = `${this.sortWay < 0 ? "-" : ""}${this.sortKey}`;
+    return word === FIRST_SORT ? "" : word;
+  }
+
+  set sort(word) {
+    const [, minus, key] = /^(-?)(.*)$/.exec(word || FIRST_SORT);
+    if (COLUMNS.some((column) => column.key === key)) this.setSort(key, minus ? -1 : 1);
   }
 
   markSorted() {
@@ -115,9 +138,23 @@ export class StreamTable {
     for (const row of this.window.inside) this.paint(row);
   }
 
+  // Which kinds of a venue's instruments there are streams of.
+  kindsBySymbol(venue) {
+    const found = new Map();
+    for (const row of this.rows.values()) {
+      if (row.venue === venue) found.set(row.symbol, [...(found.get(row.symbol) ?? []), row.kind]);
+    }
+    return found;
+  }
+
   paint(row) {
     paintRow(row, this.nowMs, this.isReadOnly);
+    this.draw(row);
+  }
+
+  draw(row) {
     drawSpark(row.cells.spark, row.counter.history);
+    this.gaps.paintStrip(row, this.nowMs);
   }
 
   // Between two messages only the age of the last row moves.
@@ -126,7 +163,7 @@ export class StreamTable {
   }
 
   redraw() {
-    for (const row of this.window.inside) drawSpark(row.cells.spark, row.counter.history);
+    for (const row of this.window.inside) this.draw(row);
   }
 
   // --- which rows, in which order -------------------------------------------------------------
@@ -177,11 +214,11 @@ export class StreamTable {
     for (const state of Object.keys(TROUBLE)) {
       const number = counts.get(state) ?? 0;
       let chip = this.chips.get(state);
-      if (!chip && !number) continue;
+      if (!chip && !number && this.state !== state) continue;
       if (!chip) {
-        chip = make("button", { type: "button", class: "chip", data: { state }, "aria-pressed": "false" },
+        chip = make("button", { type: "button", class: "chip", data: { state }, "aria-pressed": String(state === this.state) },
           make("span", { class: "dot" }), make("span", { class: "number" }), ` ${state}`);
-        chip.addEventListener("click", () => this.setState(this.state === state ? "" : state));
+        chip.addEventListener("click", () => this.chooseState(this.state === state ? "" : state));
         this.chips.set(state, chip);
         byId("state-chips").append(chip);
       }
@@ -190,9 +227,16 @@ export class StreamTable {
     }
   }
 
+  chooseState(state) {
+    this.setState(state);
+    this.actions.arranged({ state });
+  }
+
+  // A word that is no state shows all of them.
   setState(state) {
-    this.state = state;
-    for (const [name, chip] of this.chips) chip.setAttribute("aria-pressed", String(name === state));
+    this.state = Object.hasOwn(TROUBLE, state) ? state : "";
+    this.paintChips();
+    for (const [name, chip] of this.chips) chip.setAttribute("aria-pressed", String(name === this.state));
     this.arrange();
   }
 
@@ -211,10 +255,14 @@ export class StreamTable {
   }
 
   select(row) {
-    this.rows.get(this.selectedKey)?.element.removeAttribute("aria-current");
-    this.selectedKey = row.key;
-    row.element.setAttribute("aria-current", "true");
+    this.markSelected(row.key);
     this.actions.select(row);
+  }
+
+  markSelected(key) {
+    this.rows.get(this.selectedKey)?.element.removeAttribute("aria-current");
+    this.selectedKey = key;
+    this.rows.get(key)?.element.setAttribute("aria-current", "true");
   }
 
   // What is marked, when this row is; otherwise this row alone.

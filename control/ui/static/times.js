@@ -18,6 +18,9 @@ const textOf = (ms, style) => STYLES[style](ms, dayOf(ms) === dayOf(Date.now()))
 // For a sentence.
 export const moment = (ms) => `${textOf(ms, "second")} UTC`;
 
+// For the foot of a chart.
+export const clock = (ms) => iso(ms).slice(11, 19);
+
 // For what may be years ago.
 export const dateOf = (ms) => iso(ms).slice(0, 10);
 

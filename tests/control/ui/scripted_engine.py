@@ -153,15 +153,15 @@ class ScriptedEngine:
             self.supervisor.send, self.health, self.layout, configured_knobs=CONFIGURED
         )
         self.supervisor.backend = self.backend
-        instruments = Listings(VENUES, None, _no_venue, self.backend.tell_listing)
-        instruments._listings = {
+        self.instruments = Listings(VENUES, None, _no_venue, self.backend.tell_listing)
+        self.instruments._listings = {
             venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
         }
         guard = Guard.load(None, None, tokens or {})
         services = Services(
             self.backend,
             Admissions(OFFERS, "green", CONFIGURED.max_rows_per_copy),
-            instruments,
+            self.instruments,
             guard,
         )
         self._api = Api(services, dashboard_limits=limits)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from control.state.health import HealthLight
 from control.ui.state import DashboardLimits
 from engine.base.clock import wall_ns
 from engine.data.flags import Side
-from engine.messages.status import StreamReport
+from engine.messages.status import Light, StreamReport
 from engine.messages.streams import StreamState
 from engine.messages.upkeep import TaskReport
 from tests.control.ui.chromium import HOSTILE, artefact, expect, needs_chromium, open_page, row
@@ -74,7 +75,10 @@ def test_storage_says_what_tables_take_and_who_fails(page: Any, engine: Scripted
 
 
 def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEngine) -> None:
+    icon = page.locator("link[rel=icon]")
     expect(page.locator("#alerts")).to_have_text("All healthy")
+    expect(page).to_have_title("fintickstreams")
+    expect(icon).to_have_attribute("href", re.compile("/icon.svg$"))
     expect(page.locator("[data-total=lost]")).to_have_text("0")
     expect(page.locator("[data-total=overrun]")).to_be_hidden()
     engine.told.status, engine.told.reason = "yellow", "1 of 6 streams in trouble: SOLUSDT is stale"
@@ -86,12 +90,15 @@ def test_all_is_healthy_only_if_the_engine_says_so(page: Any, engine: ScriptedEn
     expect(page.locator("#alerts p")).to_have_text(
         ["Engine1 of 6 streams in trouble: SOLUSDT is stale"]
     )
+    expect(page).to_have_title("degraded · fintickstreams")
     engine.health.shown["db"] = HealthLight("red", "rows wait 70 s for the database")
     engine.say()
     expect(page.locator("#lights [data-light=engine] .word")).to_have_text("failing")
     expect(page.locator("#alerts p")).to_contain_text(
         ["SOLUSDT is stale", "Databaserows wait 70 s"]
     )
+    expect(page).to_have_title("failing · fintickstreams")
+    expect(icon).to_have_attribute("href", re.compile("/icon-failing.svg$"))
     expect(page.locator("[data-total=lost]")).to_have_text("7")
     lost = page.locator("div", has=page.locator("[data-total=lost]")).last
     expect(lost).to_have_attribute("data-tone", "bad")
@@ -109,6 +116,66 @@ def test_a_rate_is_the_difference_of_two_looks(page: Any, engine: ScriptedEngine
         return re.search("[1-9]", rate.inner_text()) is not None
 
     wait_for(grow_and_look, "a rate", 30.0)  # rows go on coming: without them it falls to 0
+
+
+def test_what_is_looked_at_stands_in_the_address(page: Any, address: str) -> None:
+    rows = page.locator("#streams tbody tr")
+    page.locator("#streams th.c-gaps button").click()
+    row(page, "BTCUSDT", "L2Book").click()
+    page.locator("#filter").fill("binance btc")
+    expect(rows).to_have_count(2)
+    chosen = page.url
+    assert "stream=binance_linear%2FBTCUSDT%2FL2Book%2FWs" in chosen
+    row(page, "BTCUSDT", "Trades").click()
+    page.locator("#filter").fill("eth")
+    row(page, "ETHUSDT").click()
+    expect(page.locator("#market-title")).to_have_text("ETHUSDT")
+    page.go_back()
+    expect(page.locator("#market-title")).to_have_text("BTCUSDT")
+    page.go_back()  # a filter is taken back whole
+    expect(page.locator("#filter")).to_have_value("binance btc")
+    expect(page.locator("#streams [aria-current]")).to_contain_text("Trades")
+    page.goto(chosen)  # as somebody does who was sent it
+    expect(rows).to_have_count(2)
+    expect(page.locator("#filter")).to_have_value("binance btc")
+    expect(page.locator("#streams th.c-gaps")).to_have_attribute("aria-sort", "descending")
+    expect(page.locator("#streams [aria-current]")).to_contain_text("L2Book")
+    page.goto(f"{address}/ui?state=stale&stream=nobody/HAS/Trades/Ws&sort=constructor")
+    expect(rows).to_have_count(1)
+    expect(page.locator("#state-chips [aria-pressed=true]")).to_contain_text("stale")
+    expect(page.locator("#log")).to_contain_text("not collected here: nobody/HAS/Trades/Ws")
+    page.goto(f"{address}/ui")
+    row(page, "BTCUSDT").click()
+    page.go_back()
+    expect(page.locator("#market-empty")).to_be_visible()
+
+
+def test_the_last_hour_is_there_for_whoever_comes_later(
+    browser: Any, engine: ScriptedEngine, address: str
+) -> None:
+    end_s = wall_ns() // 10**9
+    for back_s in range(1200, 0, -1):
+        done = 1200 - back_s
+        engine.told.writer.taken_s = float(done)
+        engine.told.writer.received_rows = {"trade": 250 * done}
+        light: Light = "red" if back_s == 500 else "green"
+        look = (engine.told, HealthLight(light), (end_s - back_s) * 10**9)
+        engine.within_loop(partial(engine.backend.history.look, *look))
+    page, complaints = open_page(browser, address)
+    rows = page.locator("[data-plot=rows]")
+    expect(rows.locator("dd").first).to_have_text("250")
+    expect(page.locator("[data-plot=latency] dd")).to_have_text(["63 ms", "21 ms"])
+    expect(rows.locator("canvas")).to_have_attribute(
+        "aria-label", "Rows/s, 15 min: now in 250, stored 0, published 0; at most 250"
+    )
+    rows.locator("canvas").hover()
+    expect(page.locator("#history-time")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d UTC$"))
+    page.get_by_role("button", name="24 h").click()
+    expect(rows.locator("canvas")).to_have_attribute("aria-label", re.compile("24 h: now in 250"))
+    page.reload()
+    expect(page.locator("#spans [aria-pressed=true]")).to_have_text("24 h")
+    page.context.close()
+    assert complaints.lines == []
 
 
 def test_a_hostile_symbol_is_text(page: Any) -> None:
@@ -258,7 +325,7 @@ def test_it_fits_every_width_and_both_themes(
     page, complaints = open_page(browser, address, **options)
     row(page, "BTCUSDT").locator(".c-symbol").click()
     fill_market(*market)
-    looks = 50 if "FTS_TEST_ARTEFACTS" in os.environ else 4  # sparklines worth looking at
+    looks = 50 if "FTS_TEST_ARTEFACTS" in os.environ else 2  # sparklines worth looking at
     for look in range(looks):
         grown = [
             stream(each.slot, each.symbol, each.kind, venue=each.venue, state=each.state,
@@ -296,17 +363,15 @@ def test_nothing_is_cut_off_at_any_width(page: Any) -> None:
     for cell in (".c-db", ".c-acts"):  # a name that no cell has would check nothing
         expect(page.locator(f"#streams tbody td{cell}")).to_have_count(6)
     found = {}
-    for width in WIDTHS:
-        page.set_viewport_size({"width": width, "height": 900})
-        found[width] = page.evaluate(too_wide)
-    assert found == {width: [] for width in WIDTHS}
+    for view in ("Instruments", "Venues", "Streams"):
+        page.get_by_role("button", name=view, exact=True).click()
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            found[view, width] = page.evaluate(too_wide)
+    assert {at: cut for at, cut in found.items() if cut} == {}
 
 
-@pytest.mark.parametrize("width", [1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920])
-def test_a_stream_can_be_told_from_the_next_one(
-    page: Any, engine: ScriptedEngine, width: int
-) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
+def test_a_stream_can_be_told_from_the_next_one(page: Any, engine: ScriptedEngine) -> None:
     symbols = ("1000BONKUSDT", "1000BONKUSDC", "1000000MOGUSDT", "BTCUSDT_260626")
     funding = stream(
         4, "PURR/USDC", "FundingOpenInterest", venue="hyperliquid_perp", transport="HttpPoll",
@@ -315,11 +380,14 @@ def test_a_stream_can_be_told_from_the_next_one(
     engine.say([*(stream(slot, symbol) for slot, symbol in enumerate(symbols)), funding])
     expect(page.locator("#streams tbody tr")).to_have_count(5)
     row(page, "1000BONKUSDT").click()
-    cut = page.evaluate("""() => [...document.querySelectorAll(
-        "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
-        .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
-        .map((each) => each.textContent)""")
-    assert cut == []
+    cut_at = {}
+    for width in (1241, 1280, 1440, 1590, 1591, 1660, 1661, 1920):
+        page.set_viewport_size({"width": width, "height": 900})
+        cut_at[width] = page.evaluate("""() => [...document.querySelectorAll(
+            "#streams td:is(.c-symbol, .c-venue, .c-kind, .c-state), #streams .sub")]
+            .filter((each) => each.clientWidth && each.scrollWidth > each.clientWidth)
+            .map((each) => each.textContent)""")
+    assert cut_at == {width: [] for width in cut_at}
 
 
 def test_the_theme_is_chosen_and_kept(page: Any) -> None:
@@ -356,5 +424,10 @@ def test_everything_can_be_read_and_has_a_name(
         page.keyboard.press("Escape")
     row(page, "SOLUSDT").locator(".tune").click()
     found["knobs"] = page.evaluate(READING)
+    page.keyboard.press("Escape")
+    for view, table in (("Instruments", "#listed"), ("Venues", "#venues")):
+        page.get_by_role("button", name=view, exact=True).click()
+        expect(page.locator(f"{table} td").first).to_be_visible()
+        found[view] = page.evaluate(READING)
     page.context.close()
     assert found == {name: [] for name in found}

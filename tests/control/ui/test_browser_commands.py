@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from control.state.health import HealthLight
+from engine.base.errors import VenueError
 from engine.data.instrument import InstrumentKind, InstrumentState
 from engine.data.names import StreamKey, StreamKind, Transport
 from engine.messages.streams import Knobs
@@ -307,6 +308,86 @@ def test_marked_streams_are_stopped_with_one_question(page: Any, engine: Scripte
     book = StreamKey(BINANCE, "BTCUSDT", StreamKind.L2_BOOK)
     trades = StreamKey(BINANCE, "BTCUSDT", StreamKind.TRADES)
     assert [sorted(keys) for keys in engine.removed] == [[book, trades, ETH_TRADES]]
+
+
+def test_marked_streams_are_paused_with_one_question(page: Any, engine: ScriptedEngine) -> None:
+    page.locator("#filter").fill("binance btcusdt")
+    page.locator("#mark-all").check()
+    page.locator("#marked").get_by_role("button", name="Pause").click()
+    expect(page.locator("#stop-title")).to_have_text("Pause 2 streams?")
+    expect(page.locator("#stop-text")).to_contain_text("declared as a gap")
+    page.locator("#stop-confirm").click()
+    expect(page.locator("#log")).to_contain_text("Paused 2 streams")
+    assert {(key.kind, knobs) for key, knobs in engine.tuned} == {
+        (StreamKind.TRADES, Knobs(False, False)), (StreamKind.L2_BOOK, Knobs(False, False)),
+    }  # fmt: skip
+    page.locator("#marked").get_by_role("button", name="Database on").click()
+    expect(page.locator("#log")).to_contain_text("Stored again: 2 streams")
+    assert engine.tuned[-1][1] == Knobs(True, False)
+    gone = {k: each for k, each in engine.supervisor.streams.items() if k.kind != "L2Book"}
+    engine.within_loop(lambda: setattr(engine.supervisor, "streams", gone))
+    page.locator("#marked").get_by_role("button", name="Resume").click()
+    expect(page.locator("#log li").first).to_contain_text("Resume: 1 of 2 were refused")
+    expect(page.locator("#log")).to_contain_text("Resume BTCUSDT L2Book on Binance linear: ")
+
+
+# --- what there is to collect -----------------------------------------------------------------
+
+
+def test_instruments_are_found_by_name_and_by_what_is_collected(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    page.get_by_role("button", name="Instruments").click()
+    rows, count = page.locator("#listed tbody tr"), page.locator("#listed-count")
+    expect(count).to_have_text("341 of 341, the first 300 are shown")
+    page.locator("#listed-text").fill("c00")
+    expect(count).to_have_text("20 of 341")
+    page.locator("#listed-match").select_option("ends with")
+    expect(count).to_have_text("0 of 341")
+    page.locator("#listed-text").fill("1usdc")
+    expect(rows.locator("th")).to_have_text(["C001USDC", "C011USDC", "C021USDC", "C031USDC"])
+    page.locator("#listed-match").select_option("is")
+    page.locator("#listed-text").fill("c001usdt")
+    expect(rows).to_have_count(1)
+    expect(rows.locator("td").nth(1)).to_have_text("perpetual")
+    expect(rows).to_contain_text("Trades")
+    page.locator("#listed-collected").select_option("not yet")
+    expect(rows).to_have_count(0)
+    page.locator("#listed-text").fill("")
+    page.locator("#listed-state").select_option("settling")
+    expect(rows.locator("th")).to_have_text(["OLDUSDT"])
+    page.locator("#listed-state").select_option("any")
+    page.locator("#listed-text").fill("C002USDT")
+    page.locator("#listed-match").select_option("starts with")
+    rows.get_by_role("button", name="Add a stream of C002USDT").click()
+    expect(page.locator("#add-symbol")).to_have_value("C002USDT")
+    page.locator("#add-dialog [type=submit]").click()
+    expect(count).to_have_text("0 of 341")  # it is collected now
+    assert [key.symbol for key in engine.added] == ["C002USDT"]
+    engine.instruments._fetch = silent
+    page.locator("#listed-refresh").click()
+    expect(page.locator("#listed-error")).to_contain_text("the venue says nothing")
+    expect(count).to_have_text("0 of 341")  # what was known stays
+    page.go_back()
+    expect(page.locator("#streams tbody tr")).to_have_count(2)
+
+
+async def silent(_: Any) -> list[bytes]:
+    raise VenueError("the venue says nothing")
+
+
+def test_what_venues_offer_says_what_one_may_rely_on(page: Any) -> None:
+    page.get_by_role("button", name="Venues").click()
+    line = page.locator("#venues tbody tr").filter(has_text="OpenInterest").first
+    expect(line).to_contain_text("HTTP poll every 10 s")
+    expect(line).to_contain_text("sampled")
+    trades = page.locator("#venues tbody tr").first
+    expect(trades).to_contain_text("exact")
+    expect(page.locator("#proofs dt")).to_have_count(5)
+    expect(page.locator("#streams-panel")).to_be_hidden()
+    page.reload()
+    expect(page.locator("#venues tbody th").filter(has_text="Deribit").first).to_be_attached()
 
 
 def test_marks_outlive_the_stop_of_another_stream(page: Any, engine: ScriptedEngine) -> None:

@@ -98,6 +98,7 @@ def test_a_lost_engine_is_said_and_comes_back_by_itself(
         expect(page.locator("[data-figure=last] b")).to_have_text("1.25")
     expect(page.locator("#link .word")).to_have_text("offline")
     expect(page.locator("#alerts")).to_contain_text("the engine does not answer")
+    expect(page).to_have_title("no connection · fintickstreams")
     expect(page.locator("#alerts")).to_contain_text("What is shown is from then")
     expect(page.locator("#announcement")).to_contain_text("is lost")
     expect(page.locator("#log li").first).to_contain_text("Connection")

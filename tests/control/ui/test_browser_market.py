@@ -1,19 +1,22 @@
 """One symbol in a real Chromium: tape, ladder and newest figures over real rings."""
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from control.state.prices import Bar, Prices
 from engine.base.clock import wall_ns
-from engine.data.flags import Side
-from engine.data.kinds import FUNDING, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
+from engine.data.flags import GapReason, Side
+from engine.data.kinds import FUNDING, GAP, LIQUIDATION, OPEN_INTEREST, QUOTE, TRADE
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
 from tests.control.ui.chromium import NOTHING, expect, needs_chromium, row
 from tests.control.ui.rings import ShardRing, describe
 from tests.control.ui.scripted_engine import ScriptedEngine, stream
+from tests.waiting import wait_for
 
 pytestmark = needs_chromium
 Rings = tuple[ShardRing, ShardRing]
@@ -34,6 +37,48 @@ def test_tape_and_ladder_move_with_exact_digits(page: Any, market: Rings) -> Non
     expect(page.locator("[data-figure=last] small")).to_contain_text("0.008")
     book.book(1, [], [(67412.4, 0.0), (67412.9, 2.0)])
     expect(page.locator("[data-figure=spread] b")).to_have_text("0.60")
+    minute = "O 67412.40 H 67412.40 L 67412.40 C 67412.40, volume 0.008, some trades are missing"
+    expect(page.locator("#candle-reading")).to_contain_text(minute)
+    expect(page.locator("#depth")).to_have_attribute(
+        "aria-label", "Depth: 1.5 bid down to 67412.3, 2 asked up to 67412.9"
+    )
+
+
+def test_prices_are_charted_by_the_minute(page: Any, engine: ScriptedEngine, market: Rings) -> None:
+    chart, reading = page.locator("#candles"), page.locator("#candle-reading")
+    begin_ns = wall_ns() // 60_000_000_000 * 60_000_000_000
+    for minute in range(3, 0, -1):
+        for step, price in enumerate((100.5 + minute, 99.25, 100.0)):
+            at_ns = begin_ns - minute * 60_000_000_000 + step * 1_000_000_000
+            market[0].trade(0, price, 0.5, ts_event=at_ns)
+    expect(page.locator("#chart-panel")).to_be_hidden()
+    row(page, "BTCUSDT").click()
+    said = "Price of BTCUSDT, 3 candles of 1 min: last 100.00, high 103.50, low 99.25"
+    expect(chart).to_have_attribute("aria-label", said)
+    expect(reading).to_contain_text("1 min: O 101.50 H 101.50 L 99.25 C 100.00, volume 1.5")
+    expect(reading).not_to_contain_text("missing")
+    market[0].trade(0, 104.75, 0.25, ts_event=begin_ns)
+    expect(chart).to_have_attribute(
+        "aria-label", re.compile("4 candles.* last 104.75, high 104.75")
+    )
+    page.locator("#candle-spans").get_by_role("button", name="24 h").click()
+    expect(reading).to_contain_text(re.compile(r"(5|15|30) min: .* C 104.75"))
+    expect(page.locator("#depth-note")).to_have_text("Needs a whole book.")
+    row(page, "SOLUSDT").click()
+    expect(page.locator("#candles-note")).to_be_visible()
+
+    async def ask(venue: str, symbol: str, since: int, until: int) -> list[Bar]:
+        assert (venue, symbol, until - since) == ("binance_linear", "BTCUSDT", 1440)
+        minute = begin_ns // 60_000_000_000  # a next one may have begun meanwhile
+        older = [(minute - ago, "90.10", "110.20", "90.00", "95.00", 2.0, 1.0) for ago in (9, 3, 2)]
+        return [*older, (minute, "1.0", "1.0", "1.0", "1.0", 1.0, 1.0)]
+
+    engine.backend.prices = Prices(ask)
+    page.locator("#candle-spans").get_by_role("button", name="1 h").click()
+    row(page, "BTCUSDT").click()
+    # The database has the minute that the ring has in part; what the ring has whole is the ring's.
+    said = "Price of BTCUSDT, 5 candles of 1 min: last 104.75, high 110.20, low 90.00"
+    expect(chart).to_have_attribute("aria-label", said)
 
 
 def test_trades_too_fast_to_be_shown_are_said(
@@ -66,8 +111,7 @@ def test_a_partial_book_explains_itself_until_a_snapshot_comes(
     expect(page.locator("#bids li").first.locator(".price")).to_have_text("10.00")
     expect(page.locator("#bids li").first.locator(".total")).to_have_text("")
     expect(page.locator("[data-figure=mid] b")).to_have_text(NOTHING)
-    with page.expect_response(lambda answer: answer.url.endswith("/snapshot")):
-        page.get_by_role("button", name="Fetch the whole book").click()
+    wait_for(lambda: page.evaluate("1") and engine.renewed, "the snapshot that is asked for")
     expect(page.locator("#book-whole")).to_be_disabled()
     assert [(key.symbol, key.kind) for key in engine.renewed] == [("BTCUSDT", BOOK)]
     book.book(1, [(9.0, 1.0)], [(9.5, 1.0)], snapshot=True)
@@ -169,6 +213,42 @@ def test_an_engine_that_restarts_is_found_again(
     renewed.trade(0, 2.5)
     expect(page.locator("[data-figure=last] b")).to_have_text("2.50")
     renewed.close()
+
+
+def test_gaps_say_when_they_were_and_why(page: Any, engine: ScriptedEngine) -> None:
+    now_ns = wall_ns()
+    ring = ShardRing(engine.layout, GAP.name)
+    for ago_s, lasted_s, reason, missing in (
+        (3000, 1, GapReason.SILENCE, -1),
+        (300, 4, GapReason.SEQUENCE, 1234),
+        (60, 0, GapReason.NOT_STORED, 7),
+    ):
+        begin_ns = now_ns - ago_s * 10**9
+        ring.put(
+            1, reason=int(reason), missing=missing, ts_recv=begin_ns, from_ts=begin_ns,
+            to_ts=begin_ns + lasted_s * 10**9,
+        )  # fmt: skip
+    engine.within_loop(lambda: engine.backend.look(wall_ns()))
+    strip = row(page, "BTCUSDT", "L2Book").locator(".gap-strip")
+    expect(strip).to_be_visible()
+    expect(row(page, "BTCUSDT", "L2Book").locator(".c-gaps")).to_have_attribute(
+        "title", re.compile("1 . ids jumped on a live connection, 1 . kept out of the database")
+    )
+    expect(row(page, "ETHUSDT").locator(".gap-strip")).to_have_count(0)
+    row(page, "BTCUSDT", "L2Book").click()
+    listed = page.locator("#gap-list li")
+    expect(listed).to_have_count(2)
+    expect(listed.first).to_contain_text("kept out of the database on purpose7 missing")
+    expect(listed.last).to_contain_text("ids jumped on a live connection4s, 1,234 missing")
+    expect(page.locator("#gap-line")).to_have_attribute("aria-label", "2 gaps in the last 15 min")
+    page.locator("#spans").get_by_role("button", name="1 h").click()
+    expect(listed).to_have_count(3)
+    expect(listed.last).to_contain_text("nobody knows how many")
+    page.reload()  # they are the server's, and the choice is in the address
+    expect(listed).to_have_count(3)
+    row(page, "ETHUSDT").click()
+    expect(page.locator("#gaps-none")).to_be_visible()
+    ring.close()
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from control.state.ring_follower import RingFollower
+from control.ui.candles import MINUTE_NS
 from control.ui.newest import percent
-from control.ui.ring_follower import RingFollower
 from control.ui.state import DashboardLimits
 from control.ui.tape import TRADES_A_BATCH, TapeView
 from engine.data.flags import Flag, Side
@@ -95,6 +96,33 @@ def test_being_lapped_is_said(watch: Watch, trades: ShardRing) -> None:
     for _ in range(4):
         trades.trades(0, trades.producer.capacity // 2)
     assert watch.events()["trades"]["overrun"] is True
+
+
+def test_candles_are_of_what_the_ring_holds_and_go_on(watch: Watch, trades: ShardRing) -> None:
+    begin_ns = NOW_NS // MINUTE_NS * MINUTE_NS
+    for at_s, price in ((1, 10.5), (61, 11.0), (70, 10.25)):
+        trades.trade(0, price, 0.5, ts_event=begin_ns + at_s * 10**9)
+    trades.trade(2, 99.0)
+    body = watch.events()["candles"]
+    assert body["is_new"] is True
+    at_ms = begin_ns // 1_000_000
+    assert body["rows"] == [
+        [at_ms, "10.50", "10.50", "10.50", "10.50", 0.5, 0.5, True],
+        [at_ms + 60_000, "11.00", "11.00", "10.25", "10.25", 1.0, 1.0, False],
+    ]
+    trades.trade(0, 12.0, 0.5, ts_event=begin_ns + 80 * 10**9)
+    body = watch.events()["candles"]
+    assert (body["is_new"], [row[2] for row in body["rows"]]) == (False, ["12.00"])
+    assert "candles" not in watch.events()
+
+
+def test_the_depth_is_of_a_whole_book_alone(watch: Watch, book: ShardRing) -> None:
+    book.book(1, [(9.0, 1.0)], [(9.5, 1.0)])
+    assert watch.events()["depth"] == {"bids": [], "asks": []}
+    bids = [(9.0 - step / 100, 1.0) for step in range(20)]
+    book.book(1, bids, [(9.5, 2.0)], snapshot=True)
+    assert watch.events()["depth"] == {"bids": [list(each) for each in bids], "asks": [[9.5, 2.0]]}
+    assert "depth" not in watch.events()
 
 
 def test_a_late_viewer_finds_the_snapshot_that_is_still_in_the_ring(

@@ -1,5 +1,6 @@
 """Bars against a model: whatever the order of commits, late rows and runs, and whatever dies."""
 
+import asyncio
 import itertools
 import os
 import signal
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from engine.base.clock import DAY_NS
 from engine.base.errors import EngineError
+from engine.database.bars import MinuteBar, minute_bars
 from engine.servers.postgres import PrivatePostgres
 from engine.upkeep.task import Place, StoppingError
 from engine.upkeep.tasks.bars.task import Bars, bars_are_made
@@ -437,6 +439,33 @@ def test_bars_of_a_symbol_are_exact_before_and_after_they_are_made(
     value += sum(Decimal(100 * n) / 10_000 * 7 / 1000 for n in range(700, 1500))
     assert sum(bar[6] for bar in found) == value
     assert sum(bar[7] for bar in found) == Decimal("0.005") * 700
+
+
+def test_charts_have_their_bars_with_exact_prices(
+    url: str, connection: psycopg.Connection[Any], place: Place
+) -> None:
+    stream_id = register(connection, 1, 2)
+    store(
+        connection,
+        [
+            Trade(START_NS, stream_id, 1, 1050, 5),
+            Trade(START_NS + 2 * S_NS, stream_id, 2, 990, 7, "S"),
+            Trade(START_NS + 61 * S_NS, stream_id, 3, 1000, 1),
+        ],
+    )
+    begin(place)
+    catch_up(place)
+    first = START_NS // MINUTE_NS
+
+    def asked_for(since: int, until: int) -> list[MinuteBar]:
+        return asyncio.run(minute_bars(url, "acme", "BTC", since, until))
+
+    assert asked_for(first - 1, first + 2) == [
+        MinuteBar(first, "10.50", "10.50", "9.90", "9.90", 0.012, 0.005),
+        MinuteBar(first + 1, "10.00", "10.00", "10.00", "10.00", 0.001, 0.001),
+    ]
+    assert [each.minute for each in asked_for(first + 1, first + 2)] == [first + 1]
+    assert asyncio.run(minute_bars(url, "acme", "NONE", first, first + 2)) == []
 
 
 @pytest.mark.parametrize("width", ["250 milliseconds", "1 second", "1 minute", "1 day"])

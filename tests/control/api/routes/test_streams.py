@@ -611,7 +611,8 @@ def test_capabilities_say_what_can_be_asked_for() -> None:
     async def scenario(rig: Rig) -> None:
         everything = (await rig.ask("GET", "/streams/capabilities")).body
         assert {"exchange": "binance_linear", "transport": "HttpPoll", "kind": "OpenInterest",
-                "note": None} in everything  # fmt: skip
+                "note": None, "proof": "samples", "interval_s": 10.0, "time": "venue",
+                } in everything  # fmt: skip
         one = (await rig.ask("GET", "/streams/capabilities/HyperliquidPerp")).body
         assert {row["exchange"] for row in one} == {"hyperliquid_perp"}
         assert {row["exchange"] for row in everything} == VENUES.keys()

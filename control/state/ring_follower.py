@@ -88,10 +88,14 @@ class RingFollower:
 
     def poll(self, slot: int, polls: int) -> Iterator[RecordArray]:
         """The new rows of `slot`, in at most `polls` portions; the rest waits for the next call."""
+        for rows in self.poll_all(polls):
+            yield rows[rows["stream"] == slot]
+
+    def poll_all(self, polls: int) -> Iterator[RecordArray]:
+        """The same of all streams of the ring."""
         for _ in range(polls):
             # Looked up each time: the caller may have let go of the ring between two portions.
             tap = self._tap
             if tap is None or tap.cursor == tap.head:
                 return
-            rows = tap.poll(_ROWS_A_POLL)
-            yield rows[rows["stream"] == slot]
+            yield tap.poll(_ROWS_A_POLL)
