@@ -32,10 +32,9 @@ from engine.data.names import StreamKey
 from engine.messages.settings import LogSettings, VenueSettings
 from engine.messages.status import EngineStatus
 from engine.process import logs
-from engine.process.forks.server import ForkServer
 from engine.start import migrations
 from engine.start.config import LoadedConfig
-from engine.supervisor.spawning import SupervisorSettings, Targets
+from engine.supervisor.spawning import SupervisorSettings, fork_server
 from engine.supervisor.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             _log.warning(line)
         if not options.restores:
             _log.warning("no stream begins (--without-restore); what is known waits")
-        forks = ForkServer.begin(Targets().modules)  # it imports while the servers start
+        forks = fork_server()  # it imports while the servers start
         stack.callback(forks.close)
         ground = Ground.lay(options, layout, stack)
         settings = SupervisorSettings(

@@ -122,6 +122,11 @@ class SupervisorSettings:
         return partial(SharedLimits, address, prefix, self.layout.instance, deadline_s=deadline_s)
 
 
+def fork_server() -> ForkServer:
+    """One whose copies can be any child. To be begun while there is one thread and no event loop."""
+    return ForkServer.begin(Targets().modules)
+
+
 async def spawn_writer(
     settings: SupervisorSettings,
     doorbell_fd: int,

@@ -37,6 +37,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
     },
     "docs/bars.md": {"sql": RUN},
     "docs/control-api.md": {"BASE=": RUN, "curl": "tests/docs/test_control_api.py"},
+    "docs/dashboard.md": {"curl": "needs jq; the route is asked in tests/control/api"},
     "docs/database.md": {
         "createdb --encoding=UTF8": "needs a server of yours",
         'psql "$ADMIN"': "tests/flow/test_roles.py",
