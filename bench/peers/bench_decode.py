@@ -16,7 +16,7 @@ from bench.peers.decoders import DECODERS, Decoder, Message, Ours, as_read
 from bench.peers.frames import SYMBOL, levels_of, said_by, trade
 from engine.data.names import StreamKind
 
-ROUNDS: Final = 8
+ROUNDS: Final = 40
 TRADES: Final = 500
 """Of a round."""
 BOOKS: Final = {20: 100, 100: 40}
