@@ -62,25 +62,25 @@ class Lane:
     def __init__(self, market: Market, kind: StreamKind, size: int) -> None:
         self.venue, self.kind, self.size = market.venue, kind, size
         self._frame_count = max(ROWS // size, 1)
-        self._rings = Rings()
+        self.rings = Rings()
         venue = VENUES[market.venue]
         spec = StreamSpec(
             1, StreamKey(market.venue, market.symbol, kind),
             instrument=Instrument(market.venue, market.symbol, 1, 8),
         )  # fmt: skip
-        maker = FeedMaker(venue, self._rings.rings, Path("/nowhere"), lambda _: None)
+        maker = FeedMaker(venue, self.rings.rings, Path("/nowhere"), lambda _: None)
         self.feed: Feed = maker.make(spec)
         self.feed.subscribed()
         feeds = Feeds()
         feeds.add(self.feed)
-        self._decode = venue.open_decoder(feeds, Said())
+        self.decode = venue.open_decoder(feeds, Said())
         self._messages = self._said(market, kind)
         self.best_us = float("inf")
 
     def _said(self, market: Market, kind: StreamKind) -> Iterator[bytes]:
         number = 1
         if kind is StreamKind.L2_BOOK:
-            self._decode(market.book(1, 2), TS_RECV)
+            self.decode(market.book(1, 2), TS_RECV)
             if isinstance(self.feed, DeltaBook):
                 self.feed.on_snapshot(BookEvent(12, 0, 1, 1, [], [], is_snapshot=True))
             number = 2
@@ -102,12 +102,12 @@ class Lane:
 
     def supply(self) -> list[bytes]:
         """The messages of a turn, and room for their rows."""
-        self._rings.readers[self.feed.kind.name].release(self.feed.ring.next_seq)
+        self.rings.readers[self.feed.kind.name].release(self.feed.ring.next_seq)
         return [next(self._messages) for _ in range(self._frame_count)]
 
     def take(self, frames: list[bytes]) -> None:
         """What a shard does when a socket was read."""
-        decode = self._decode
+        decode = self.decode
         for frame in frames:
             decode(frame, TS_RECV)
         self.feed.ring.publish()

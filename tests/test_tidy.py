@@ -147,7 +147,12 @@ def test_our_top_level_names_are_ours_alone() -> None:
         assert Path(spec.origin).is_relative_to(ROOT)
 
 
-LOCKS = ("requirements.lock", "requirements-browser.lock", "requirements-clients.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-browser.lock",
+    "requirements-clients.lock",
+    "requirements-peers.lock",
+)
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -4,6 +4,7 @@ An event is written whole or dropped whole. An event without any level still get
 `-`), because its sequence numbers are a link of the chain, or because it says the book is empty.
 """
 
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import Final
@@ -13,7 +14,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.data.flags import Flag, Side
-from engine.data.kind import RecordArray
 from engine.data.kinds import BOOK
 from engine.data.ring import HEADER_BYTES, RingProducer
 
@@ -22,6 +22,12 @@ Level = tuple[float, float]
 _PACK_LEVEL: Final = BOOK.packer()
 _ROW_BYTES: Final = BOOK.dtype.itemsize
 _NO_LEVEL: Final = ((0.0, 0.0),)
+_PACK_FLAGS: Final = struct.Struct("<H").pack_into
+_OFFSETS: Final = {name: offset for name, (_, offset, *_) in (BOOK.dtype.fields or {}).items()}
+_FLAGS_AT: Final = _OFFSETS["flags"]
+_WORDS: Final = _ROW_BYTES // 8
+"""Of 8 bytes; price and quantity are the last two."""
+assert (_OFFSETS["price"], _OFFSETS["qty"]) == (_ROW_BYTES - 16, _ROW_BYTES - 8)
 # Plain integers: arithmetic on enum members costs more than packing a row (0.5 µs each, measured).
 _FIRST, _LAST, _SNAPSHOT = (
     int(flag) for flag in (Flag.FIRST_IN_EVENT, Flag.LAST_IN_EVENT, Flag.SNAPSHOT)
@@ -71,15 +77,11 @@ def put_event(ring: RingProducer, seq: int, slot: int, event: BookEvent, flags: 
     if len(event.bids) + len(event.asks) <= _FEW_LEVELS:
         _put_few(ring, seq, slot, event, flags | _FIRST)
         return
-    count = event.row_count
-    views = ring.views(seq, count)
-    if len(views) == 1:
-        _fill(views[0], slot, event, flags | _FIRST)
-        return
-    rows = np.empty(count, BOOK.dtype)
-    _fill(rows, slot, event, flags | _FIRST)
-    views[0][:] = rows[: len(views[0])]
-    views[1][:] = rows[len(views[0]) :]
+    rows = memoryview(_packed(slot, event, flags | _FIRST))
+    start, end = ring.offset_of(seq), HEADER_BYTES + ring.capacity * _ROW_BYTES
+    fitting = min(len(rows), end - start)
+    ring.buffer[start : start + fitting] = rows[:fitting]
+    ring.buffer[HEADER_BYTES : HEADER_BYTES + len(rows) - fitting] = rows[fitting:]
 
 
 def _put_few(ring: RingProducer, seq: int, slot: int, event: BookEvent, mark: int) -> None:
@@ -107,18 +109,23 @@ def _put_few(ring: RingProducer, seq: int, slot: int, event: BookEvent, mark: in
             seq += 1
 
 
-def _fill(rows: RecordArray, slot: int, event: BookEvent, mark: int) -> None:
-    """Vectorised: one row as a pattern for all, then the columns that differ."""
+def _packed(slot: int, event: BookEvent, mark: int) -> bytearray:
+    """The rows of an event of several levels: a row of each side as a pattern for all of it, then
+    the numbers. Copying bytes costs a third less than what numpy does field by field.
+    """
     bids, asks = event.bids, event.asks
-    levels = chain.from_iterable(chain(bids, asks))
-    flat = np.fromiter(levels, np.float64, 2 * len(rows))
     flags = _SNAPSHOT if event.is_snapshot else 0
-    pattern = (
-        slot, flags, _BID, 0, event.ts_event, event.ts_recv, event.seq, event.prev_seq, 0.0, 0.0
-    )  # fmt: skip
-    rows[:] = np.array(pattern, BOOK.dtype)
-    rows["price"] = flat[0::2]
-    rows["qty"] = flat[1::2]
-    rows["side"][len(bids) :] = _ASK
-    rows["flags"][0] |= mark
-    rows["flags"][-1] |= _LAST
+    patterns = bytearray(2 * _ROW_BYTES)
+    for place, side in ((0, _BID), (_ROW_BYTES, _ASK)):
+        _PACK_LEVEL(
+            patterns, place, slot, flags, side,
+            event.ts_event, event.ts_recv, event.seq, event.prev_seq, 0.0, 0.0,
+        )  # fmt: skip
+    rows = patterns[:_ROW_BYTES] * len(bids) + patterns[_ROW_BYTES:] * len(asks)
+    _PACK_FLAGS(rows, _FLAGS_AT, flags | mark)
+    _PACK_FLAGS(rows, len(rows) - _ROW_BYTES + _FLAGS_AT, flags | _LAST)
+    levels = chain.from_iterable(chain(bids, asks))
+    numbers = np.frombuffer(rows, np.float64).reshape(-1, _WORDS)
+    count = len(numbers)
+    numbers[:, -2:] = np.fromiter(levels, np.float64, 2 * count).reshape(count, 2)
+    return rows

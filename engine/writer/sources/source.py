@@ -215,6 +215,8 @@ class Source:
             return 0
         reader = self._ring.reader
         head = reader.head
+        if reader.released == head:  # positions and journal are never behind it
+            return 0
         taken = 0
         while self.position_seq < head:
             batch = reader.slice(self.position_seq, head)

@@ -30,7 +30,7 @@ from engine.data.layout import SourceKey
 from engine.data.slots import Slot, Slots
 from engine.messages.settings import WriterSettings
 from engine.start.redis_memory import does_not_fit
-from engine.writer.rows.events import by_stream, encode
+from engine.writer.rows.events import by_stream, encode, events_by_stream
 from engine.writer.rows.slice import Batch
 from engine.writer.sinks.redis.room import Held, Room, ServerMemory
 from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
@@ -335,20 +335,25 @@ class RedisSink(Sink):
         for kind, records in pieces:
             if not len(records):
                 continue
-            for slot, rows in by_stream(records):
+            if kind == GAP.name:
+                yield from self._gap_entries(records, refused_rows)
+                continue
+            for slot, rows, events in events_by_stream(KINDS[kind], records):
                 known = self._known(slot)
                 if known is None:
                     refused_rows[kind] += len(rows)  # the database sink quarantines them
                     continue
-                key, events = self._events(kind, known, rows)
-                if len(rows) <= _EVENTS_PER_ENTRY:
-                    yield _Entry(kind, key, events, len(rows))
-                    continue
-                starts = _event_starts(kind, rows)
-                at_once = max(1, min(_EVENTS_PER_ENTRY, _ROWS_PER_ENTRY * len(events) // len(rows)))
-                for start in range(0, len(events), at_once):
-                    stop = min(start + at_once, len(events))
-                    yield _Entry(kind, key, events[start:stop], starts[stop] - starts[start])
+                yield from _cut(kind, self._stream_key(kind, known), events, rows)
+
+    def _gap_entries(self, records: RecordArray, refused_rows: Counter[str]) -> Iterator[_Entry]:
+        """All in one stream: each says whose it is."""
+        for slot, rows in by_stream(records):
+            known = self._known(slot)
+            if known is None:
+                refused_rows[GAP.name] += len(rows)
+                continue
+            events = gap_events(rows, known.key.venue, known.key.symbol, known.key.kind)
+            yield from _cut(GAP.name, f"{self._prefix}:gaps", events, rows)
 
     def _known(self, slot: int) -> Slot | None:
         entry = self._slots.get(slot)
@@ -357,19 +362,27 @@ class RedisSink(Sink):
             entry = self._slots.get(slot)
         return entry
 
-    def _events(self, kind: str, entry: Slot, rows: RecordArray) -> tuple[str, Sequence[Any]]:
-        key = entry.key
-        if kind == GAP.name:
-            return f"{self._prefix}:gaps", gap_events(rows, key.venue, key.symbol, key.kind)
-        known = KINDS[kind]
-        name = self._template.format(kind=known.word, venue=key.venue, symbol=key.symbol)
-        return name, known.events(rows)
+    def _stream_key(self, kind: str, entry: Slot) -> str:
+        key, word = entry.key, KINDS[kind].word
+        return self._template.format(kind=word, venue=key.venue, symbol=key.symbol)
 
     def _append(self, entry: _Entry, payload: bytes) -> Command:
         """An XADD that keeps what the stream may hold."""
         maxlen = self._maxlens.get(entry.kind)
         kept = self.room.entries_kept(entry.key, entry.row_count, len(payload), maxlen)
         return ("XADD", entry.key, "MAXLEN", "~", kept, "*", "events", payload)
+
+
+def _cut(kind: str, key: str, events: Sequence[Any], rows: RecordArray) -> Iterator[_Entry]:
+    """The entries of a stream's events: one, unless they are many."""
+    if len(rows) <= _EVENTS_PER_ENTRY:
+        yield _Entry(kind, key, events, len(rows))
+        return
+    starts = _event_starts(kind, rows)
+    at_once = max(1, min(_EVENTS_PER_ENTRY, _ROWS_PER_ENTRY * len(events) // len(rows)))
+    for start in range(0, len(events), at_once):
+        stop = min(start + at_once, len(events))
+        yield _Entry(kind, key, events[start:stop], starts[stop] - starts[start])
 
 
 def _event_starts(kind: str, rows: RecordArray) -> Sequence[int]:
