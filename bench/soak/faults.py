@@ -126,9 +126,9 @@ def _end_sessions(world: World) -> str:
 
 
 def _venue(fault: str, world: World, **body: object) -> str:
-    told = [world.tell_simulator("/simulator/faults", fault=fault, venue=each, **body)
-            for each in _VENUES]  # fmt: skip
-    return "; ".join(str(each) for each in told)
+    for venue in _VENUES:
+        world.tell_simulator("/simulator/faults", fault=fault, venue=venue, **body)
+    return " ".join([f"{fault} at {' and '.join(_VENUES)}", *(f"{k}={v}" for k, v in body.items())])
 
 
 def _silence(world: World) -> str:

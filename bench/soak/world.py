@@ -23,6 +23,7 @@ from engine.data.layout import Layout, open_layout
 from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
+from shards.venues import VENUES
 
 _ROOT: Final = Path(__file__).parents[2]
 _START_S_MAX: Final = 300.0
@@ -92,7 +93,7 @@ class World:
                 keep=KEEP, lake=self.lake, level=levels[turn], flush_rows=flush_rows[turn]
             )
         ]
-        for name in self.simulator.venues():
+        for name in VENUES:  # those that are not simulated get a 404 here: no real one is asked
             here = f"127.0.0.1:{self.relay.port}/{name}"
             parts.append(f"[venues.{name}]\nrest_url = 'http://{here}'\nws_url = 'ws://{here}'")
             parts.append("stale_after_s = 10")
