@@ -25,8 +25,8 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the benchmarks. A benchmark names its budget in `extra_info['budget_us']`."""
-    folder = _ROOT / "bench"
-    if not any(folder.glob("*.py")):
+    folder = _ROOT / "bench" / options.suite
+    if not any(folder.glob("bench_*.py")):
         raise ConfigError(f"no benchmarks in {folder}: they come with the source, not the package")
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
