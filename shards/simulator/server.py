@@ -109,7 +109,10 @@ class Simulator:
         shares = [first] + [(1.0 - first) / max(1, len(venues) - 1)] * (len(venues) - 1)
         lanes = [] if self.replay else list(zip(venues, shares, strict=True))
         rate = 0.0 if self.replay else settings.trades_per_s
-        self.pacer = Pacer(lanes, self.ledger, rate, settings.seed)
+        self.pacer = Pacer(
+            lanes, self.ledger, rate, settings.seed,
+            on_schedule=settings.on_schedule, book_speed=settings.book_speed,
+        )  # fmt: skip
 
     def _all(self) -> dict[str, SimVenue | ReplayVenue]:
         replay = {self.replay.hub.name: self.replay} if self.replay else {}
@@ -178,6 +181,9 @@ class Simulator:
                 for target in self._targets.values()
             },
         }
+        if self.settings.on_schedule:
+            answer["book_speed"] = self.pacer.book_speed
+            answer["late_ms"] = self.pacer.late_ns / 1e6
         if self.replay is not None:
             answer["replay"] = self.replay.status()
         return answer
@@ -234,9 +240,15 @@ class Simulator:
 
     async def _post_rate(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
-        if not isinstance(body, dict) or set(body) != {"trades_per_s"}:
-            raise ValueError('the body must be {"trades_per_s": number or "max"}')
-        self.pacer.set_rate(parse_rate(body["trades_per_s"]))
+        known = {"trades_per_s", "book_speed"}
+        if not isinstance(body, dict) or not body or not known.issuperset(body):
+            raise ValueError(
+                'the body must be {"trades_per_s": number or "max", "book_speed": number}, or one'
+            )
+        self.pacer.set_rate(
+            parse_rate(body.get("trades_per_s", self.pacer.trades_per_s)),
+            parse_rate(body.get("book_speed", self.pacer.book_speed)),
+        )
         return web.json_response(self.status())
 
     async def _post_faults(self, request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.simulator.core.limits import WEIGHT, VenueLimit
-from shards.simulator.core.pace import MAX_RATE
+from shards.simulator.core.pace import MAX_RATE, check_pace
 from shards.simulator.venues import USUAL, chosen
 
 __all__ = ["SimulatorSettings", "add_arguments", "parse_rate", "settings_from"]
@@ -23,6 +23,10 @@ class SimulatorSettings:
     """Names with commas between them (`shards.simulator.venues.chosen`)."""
     trades_per_s: float = 2000.0
     """Over all venues; infinity means as fast as the sockets take it."""
+    on_schedule: bool = False
+    """What happens late has the time at which it was due, and nothing is left out."""
+    book_speed: float = 1.0
+    """Steps of a book in the time of one, 100 ms."""
     symbols: int = 10
     """Instruments per venue."""
     seed: int = 1
@@ -60,6 +64,7 @@ class SimulatorSettings:
             raise ValueError("binance_share must be between 0 and 1")
         if not self.trades_per_s >= 0 or self.speed < 0:
             raise ValueError("rate and speed must not be negative")
+        check_pace(self.trades_per_s, self.book_speed, on_schedule=self.on_schedule)
         if self.slow_book_s <= 0 or self.ping_s <= 0:
             raise ValueError("book cadence and ping interval must be above 0")
         if not 0 <= self.liquidations_per_minute < MAX_RATE:
@@ -96,6 +101,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
     add("--venues", default="", metavar="LIST", help=f"or all (default: {','.join(USUAL)})")
     add("--rate", default="2000", help="trades per second over all venues, or max")
+    add("--on-schedule", action="store_true", help="late rows have the time at which they were due")
+    add("--book-speed", type=float, default=1.0, help="steps of a book in each 100 ms")
     add("--symbols", type=int, default=10, help="instruments per venue")
     add("--seed", type=int, default=1, help="same seed, same market")
     add("--ledger", type=Path, help="directory for the record of everything sent")
@@ -126,6 +133,8 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
         port=args.port,
         venues=args.venues,
         trades_per_s=parse_rate(args.rate),
+        on_schedule=args.on_schedule,
+        book_speed=args.book_speed,
         symbols=args.symbols,
         seed=args.seed,
         ledger=args.ledger,
