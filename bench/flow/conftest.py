@@ -1,0 +1,34 @@
+"""One engine for all questions of a setup: what holds it costs more than each of them."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.flow.rig import Rig, running
+from bench.flow.search import Plan
+from bench.flow.setups import SETUPS
+
+QUICK = Plan(climb_s=3.0, bisections=2, bisection_s=6.0, hold_s=8.0)
+"""One bisection less, and 8 s for a minute."""
+
+
+@pytest.fixture(scope="session", params=list(SETUPS))
+def rig(request: pytest.FixtureRequest, quick: bool) -> Iterator[Rig]:
+    """An engine at work."""
+    with running(SETUPS[request.param], QUICK if quick else Plan()) as found:
+        yield found
+
+
+@pytest.fixture
+def figure(benchmark: BenchmarkFixture) -> Callable[[float], None]:
+    """Give a figure in seconds the place of a measured time, so that lower is better and whatever
+    reads pytest-benchmark's results can compare it.
+    """
+
+    def note(seconds: float) -> None:
+        readings = iter((0.0, seconds))
+        benchmark._timer = lambda: next(readings)
+        benchmark.pedantic(lambda: None)
+
+    return note
