@@ -1,5 +1,6 @@
 """One engine for all questions of a setup: what holds it costs more than each of them."""
 
+import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -16,6 +17,8 @@ QUICK = Plan(climb_s=3.0, bisections=2, bisection_s=6.0, hold_s=8.0)
 @pytest.fixture(scope="session", params=list(SETUPS))
 def rig(request: pytest.FixtureRequest, quick: bool) -> Iterator[Rig]:
     """An engine at work."""
+    if SETUPS[request.param].tls and shutil.which("openssl") is None:
+        pytest.skip("TLS needs a certificate, and there is no openssl to make one")
     with running(SETUPS[request.param], QUICK if quick else Plan()) as found:
         yield found
 

@@ -1,11 +1,11 @@
 """The simulated venues of a run, each in a process of its own, on schedule and with a ledger."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from bench.flow.setups import Setup
 from control.cli.commands.demo import demo_streams
@@ -27,6 +27,8 @@ class Market:
         self._setup = setup
         self._step_rows = 0.0
         """Levels a second that the books of one simulator make at speed 1; 0 while unknown."""
+        self.certificate = _certificate(directory) if setup.tls else None
+        tls = [] if self.certificate is None else ["--certificate", str(self.certificate)]
         self.simulators: dict[str, SimulatorProcess] = {}
         self.ledgers: dict[str, Path] = {}
         for venue in setup.venues:
@@ -34,7 +36,7 @@ class Market:
             self.simulators[venue] = SimulatorProcess(
                 ["--port", "0", "--venues", venue, "--symbols", str(setup.symbols),
                  "--rate", str(100 * setup.symbols), "--on-schedule",
-                 "--ledger", str(ledger), "--ledger-in-sums"]
+                 "--ledger", str(ledger), "--ledger-in-sums", *tls]
             )  # fmt: skip
 
     def streams(self) -> list[StreamKey]:
@@ -49,8 +51,8 @@ class Market:
         found: dict[str, VenueSettings] = {}
         for simulator in self.simulators.values():
             found |= simulator.venues()
-        at = urlsplit(next(iter(found.values())).rest_url or "").netloc
-        nowhere = VenueSettings(rest_url=f"http://{at}/nowhere", ws_url=f"ws://{at}/nowhere")
+        at = f"127.0.0.1:{next(iter(self.simulators.values())).port}/nowhere"
+        nowhere = VenueSettings(rest_url=f"http://{at}", ws_url=f"ws://{at}")
         return dict.fromkeys(VENUES, nowhere) | found
 
     def pids(self) -> list[int]:
@@ -112,8 +114,7 @@ class Market:
 
     def _tell(self, path: str, body: dict[str, float]) -> None:
         for venue, simulator in self.simulators.items():
-            at = urlsplit(simulator.venues()[venue].rest_url or "").netloc
-            connection = HTTPConnection(at, timeout=60)
+            connection = HTTPConnection("127.0.0.1", simulator.port, timeout=60)
             try:
                 connection.request("POST", path, json.dumps(body))
                 answer = connection.getresponse()
@@ -126,3 +127,17 @@ class Market:
                 connection.close()
             if answer.status != 200:
                 raise SimulatorError(f"the simulator of {venue} refuses {body}: {said!r}")
+
+
+def _certificate(directory: Path) -> Path:
+    """One that nobody has signed, with its key: who is to trust it is told so."""
+    file = directory / "certificate.pem"
+    command = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+        "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+        "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True)
+    with file.open("ab") as whole:
+        whole.write(Path(f"{file}.crt").read_bytes())
+    return file

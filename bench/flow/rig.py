@@ -236,7 +236,8 @@ def running(setup: Setup, plan: Plan) -> Iterator[Rig]:
         given = os.environ.get(DATABASE)
         url = stack.enter_context(own_database(given)) if given else None
         say(f"  {setup.name}: an engine starts")
-        engine = Engine(setup, market, directory, url, {})
+        trusted = {"SSL_CERT_FILE": str(market.certificate)} if market.certificate else {}
+        engine = Engine(setup, market, directory, url, trusted)
         stack.callback(_remove_rings, engine.state_dir)
         stack.callback(engine.kill)
         rig = Rig(setup, market, engine, plan, url)

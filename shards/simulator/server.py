@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -45,6 +46,8 @@ class Simulator:
         """
         self.settings = settings
         self.port = 0
+        self.tls_port = 0
+        """0 where venues speak no TLS."""
         self.replay: ReplayVenue | None = None
         self.venues: dict[str, SimVenue] = {}
         self._pools = Pools()
@@ -129,6 +132,11 @@ class Simulator:
         site = web.TCPSite(self._runner, _HOST, self.settings.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        if self.settings.certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self.settings.certificate)
+            await web.TCPSite(self._runner, _HOST, 0, ssl_context=context).start()
+            self.tls_port = self._runner.addresses[1][1]
         self._tasks.append(asyncio.create_task(self.pacer.run()))
         if self.replay is not None:
             self._tasks.append(asyncio.create_task(self.replay.run()))
@@ -155,11 +163,9 @@ class Simulator:
 
     def listening(self) -> dict[str, object]:
         """Say where the venues are."""
+        at, s = f"{_HOST}:{self.tls_port or self.port}", "s" * bool(self.tls_port)
         urls = {
-            name: {
-                "rest_url": f"http://{_HOST}:{self.port}/{name}",
-                "ws_url": f"ws://{_HOST}:{self.port}/{name}",
-            }
+            name: {"rest_url": f"http{s}://{at}/{name}", "ws_url": f"ws{s}://{at}/{name}"}
             for name in self._targets
         }
         return {"event": "listening", "port": self.port, **urls}

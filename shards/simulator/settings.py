@@ -19,6 +19,8 @@ class SimulatorSettings:
 
     port: int = 0
     """0 takes a free one; the listening line says which."""
+    certificate: Path | None = None
+    """Of TLS, with its key in the same file: venues then have a port of their own."""
     venues: str = ""
     """Names with commas between them (`shards.simulator.venues.chosen`)."""
     trades_per_s: float = 2000.0
@@ -99,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the simulator's options to a parser."""
     add = parser.add_argument
     add("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    add("--certificate", type=Path, metavar="FILE", help="venues speak TLS; with its key, as PEM")
     add("--venues", default="", metavar="LIST", help=f"or all (default: {','.join(USUAL)})")
     add("--rate", default="2000", help="trades per second over all venues, or max")
     add("--on-schedule", action="store_true", help="late rows have the time at which they were due")
@@ -131,6 +134,7 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
     """Make settings of parsed options. Raises ValueError with what is wrong."""
     return SimulatorSettings(
         port=args.port,
+        certificate=args.certificate,
         venues=args.venues,
         trades_per_s=parse_rate(args.rate),
         on_schedule=args.on_schedule,

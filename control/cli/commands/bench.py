@@ -49,9 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
 def _add_suite(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--quick", action="store_true", help="fewer and shorter measurements")
     verb.add_argument("--json", action="store_true", help="print the results as JSON")
-    verb.add_argument(
-        "--out", type=Path, metavar="DIR", help="keep the results there"
-    )
+    verb.add_argument("--out", type=Path, metavar="DIR", help="keep the results there")
     verb.add_argument("--report", type=Path, metavar="FILE", help="write a page with plots")
     verb.add_argument("-k", dest="expression", default="", metavar="EXPR", help="as pytest's -k")
 
