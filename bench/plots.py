@@ -5,10 +5,10 @@ from html import escape
 from math import floor, log10
 from typing import Final, NamedTuple
 
-_WIDTH: Final = 760
+_WIDTH: Final = 900
 _ROW: Final = 24
-_LABEL: Final = 250
-_ROOM: Final = 110
+_LABEL: Final = 240
+_ROOM: Final = 270
 """For the numbers behind the bars."""
 _COLOURS: Final = ("#2f6db3", "#c2571a", "#2b8a57", "#8b4fb0", "#9a7b12")
 _DASHES: Final = ("", "7 4", "2 3", "9 3 2 3", "12 5")

@@ -23,7 +23,7 @@ svg { width: 100%; height: auto } svg text { font-size: 12px; fill: var(--ink) }
 .grid { stroke: var(--faint) } polyline { fill: none; stroke-width: 2 }
 table { border-collapse: collapse; width: 100% } td, th { padding: .15rem .6rem; text-align: left;
   border-bottom: 1px solid var(--faint); font-variant-numeric: tabular-nums }
-pre { overflow-x: auto } .warning { color: var(--bad); font-weight: 600 }
+pre { white-space: pre-wrap } .warning { color: var(--bad); font-weight: 600 }
 """
 _PERCENTILES: Final = ("p50", "p90", "p99", "p99.9")
 
