@@ -11,6 +11,7 @@ them.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from bench.results import SUITES, Cost, Run, costs, keep, kept, merged, read
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FINE, FAILED, USAGE = 0, 1, 2
-_NONE_CHOSEN: Final = 5
+_INTERRUPTED, _NONE_CHOSEN = 2, 5
 """Of pytest."""
 
 
@@ -118,6 +119,8 @@ def _one_pass(
                 say(line)
         if code == 0 and results.exists():
             return read(results)
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
     if code in (0, _NONE_CHOSEN):
         say("fts: nothing was measured")
     else:
@@ -126,19 +129,20 @@ def _one_pass(
 
 
 def _run_pytest(arguments: Sequence[str], environment: dict[str, str], said: Path) -> int:
-    """Its exit code. After Ctrl-C, which it gets as well, it takes down what it started."""
+    """Its exit code. Ctrl-C is told it once, and it takes down what it started."""
     spoken = os.dup(2)
     try:
         with said.open("wb") as out:
             environment = {**environment, VARIABLE: str(spoken)}
             process = subprocess.Popen(
-                arguments, cwd=ROOT, env=environment, pass_fds=[spoken], stdout=out
-            )
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                process.wait()
-                raise
+                arguments, cwd=ROOT, env=environment, pass_fds=[spoken], stdout=out,
+                process_group=0,
+            )  # fmt: skip
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:
+                    process.send_signal(signal.SIGINT)
     finally:
         os.close(spoken)
 
@@ -258,6 +262,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         sys.exit(main(sys.argv[1:]))
     sys.exit(FAILED)

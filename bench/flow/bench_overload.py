@@ -63,7 +63,7 @@ def _until_live(rig: Rig, rows_per_s: float) -> float:
     rig.wake(rows_per_s)
     for look in _looks(rig, began_s):
         every = rig.engine.live_streams() == rig.engine.stream_count
-        is_read = look.unread_bytes < _UNREAD_BYTES and look.late_s < _LIVE_LAG_S
+        is_read = look.market.unread_bytes < _UNREAD_BYTES and look.late_s < _LIVE_LAG_S
         if every and is_read and look.backlog < _LIVE_LAG_S * rows_per_s:
             return look.at_s - began_s
     raise TimeoutError(f"not live again after {_PATIENCE_S:.0f} s:\n{rig.engine.log()}")

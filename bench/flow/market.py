@@ -2,10 +2,9 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from bench.flow.setups import Setup
 from control.cli.commands.demo import demo_streams
@@ -17,6 +16,19 @@ from shards.venues import VENUES
 _IDLE_SPEED: Final = 0.05
 """Of books that nobody listens to."""
 _FASTEST: Final = 100.0
+
+
+class MarketLook(NamedTuple):
+    """All simulators at one moment."""
+
+    sent_rows: int
+    """That somebody got, so far."""
+    sent_levels: int
+    """Those of books among them."""
+    late_s: float
+    """How far the latest is behind its schedule."""
+    unread_bytes: int
+    """Of what was sent: in their buffers and in the kernel's."""
 
 
 class Market:
@@ -59,22 +71,16 @@ class Market:
         """Of the simulators."""
         return [simulator.pid for simulator in self.simulators.values()]
 
-    def sent_rows(self) -> int:
-        """Rows that somebody got, so far."""
-        return sum(sum(status["sent"].values()) for status in self._statuses())
-
-    def sent_books(self) -> int:
-        """Levels among them."""
-        return sum(int(status["sent"]["book"]) for status in self._statuses())
-
-    def late_s(self) -> float:
-        """How far behind its schedule the latest simulator is."""
-        return max(float(status["late_ms"]) for status in self._statuses()) / 1e3
-
-    def unread_bytes(self) -> int:
-        """Of what was sent: in the simulators' buffers and in the kernel's."""
-        buffered = sum(int(status["buffered_bytes"]) for status in self._statuses())
-        return buffered + sum(each.unread_bytes() for each in self.simulators.values())
+    def look(self) -> MarketLook:
+        """How far it is."""
+        statuses = [simulator.status() for simulator in self.simulators.values()]
+        unread = sum(simulator.unread_bytes() for simulator in self.simulators.values())
+        return MarketLook(
+            sum(sum(each["sent"].values()) for each in statuses),
+            sum(each["sent"]["book"] for each in statuses),
+            max(each["late_ms"] for each in statuses) / 1e3,
+            unread + sum(each["buffered_bytes"] for each in statuses),
+        )
 
     def set_rate(self, rows_per_s: float) -> float:
         """Have so many rows happen each second from now on; returns how many there will be: books
@@ -107,10 +113,6 @@ class Market:
         """End them."""
         for simulator in self.simulators.values():
             simulator.stop()
-
-    def _statuses(self) -> Iterator[dict[str, Any]]:
-        for simulator in self.simulators.values():
-            yield simulator.status()
 
     def _tell(self, path: str, body: dict[str, float]) -> None:
         for venue, simulator in self.simulators.items():

@@ -19,7 +19,7 @@ import psutil
 from bench.flow import processes
 from bench.flow.database import own_database, row_bytes
 from bench.flow.engine import Engine
-from bench.flow.market import Market
+from bench.flow.market import Market, MarketLook
 from bench.flow.search import Plan, Probe, highest
 from bench.flow.setups import DATABASE, Setup
 from bench.progress import say
@@ -53,15 +53,22 @@ class Look:
     """How far everybody is at one moment."""
 
     at_s: float
-    sent: int
+    market: MarketLook
     stored: int
     declared: int
-    late_s: float
-    """How far the simulators are behind their schedule."""
+    """Rows that are known to be lost, and gaps of which nobody knows how many they are."""
     backlog: int
     """Rows that wait in ring and journal."""
-    unread_bytes: int
-    """Sent, and not yet read from the sockets."""
+
+    @property
+    def sent(self) -> int:
+        """Rows that the simulators have sent."""
+        return self.market.sent_rows
+
+    @property
+    def late_s(self) -> float:
+        """How far they are behind their schedule."""
+        return self.market.late_s
 
 
 @dataclass(slots=True)
@@ -104,23 +111,18 @@ class Rig:
         """Learn how many levels the books have, and come to rest."""
         self.engine.wait_until_live()
         if self.setup.trade_part < 1:
-            before, began_s = self.market.sent_books(), monotonic_s()
+            before, began_s = self.market.look().sent_levels, monotonic_s()
             time.sleep(_LEARN_S)
-            self.market.learn(self.market.sent_books() - before, monotonic_s() - began_s)
+            made = self.market.look().sent_levels - before
+            self.market.learn(made, monotonic_s() - began_s)
         self.settle()
 
     def look(self) -> Look:
         """Ask simulators and engine."""
-        metrics, now_s = self.engine.metrics(), monotonic_s()
-        return Look(
-            now_s,
-            self.market.sent_rows(),
-            int(metrics[_STORED]),
-            int(sum(metrics[each] for each in _LOST)),
-            self.market.late_s(),
-            int(metrics["fts_writer_backlog_rows", ""]),
-            self.market.unread_bytes(),
-        )
+        metrics, market = self.engine.metrics(), self.market.look()
+        declared = int(sum(metrics[each] for each in _LOST))
+        backlog = int(metrics["fts_writer_backlog_rows", ""])
+        return Look(monotonic_s(), market, int(metrics[_STORED]), declared, backlog)
 
     def lag_s(self, look: Look, rows_per_s: float) -> float:
         """How much of a rate is under way, in its seconds."""

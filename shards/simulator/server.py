@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,7 +19,7 @@ from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
 from shards.simulator.routes import add_rest, add_sockets
-from shards.simulator.settings import SimulatorSettings, parse_rate
+from shards.simulator.settings import SimulatorSettings, parse_rate, tls_context
 from shards.simulator.venues import chosen
 
 __all__ = ["Simulator"]
@@ -133,8 +132,7 @@ class Simulator:
         await site.start()
         self.port = self._runner.addresses[0][1]
         if self.settings.certificate is not None:
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(self.settings.certificate)
+            context = tls_context(self.settings.certificate)
             await web.TCPSite(self._runner, _HOST, 0, ssl_context=context).start()
             self.tls_port = self._runner.addresses[1][1]
         self._tasks.append(asyncio.create_task(self.pacer.run()))

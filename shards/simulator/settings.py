@@ -1,6 +1,7 @@
 """What a simulator can be told, and its command-line form."""
 
 import argparse
+import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class SimulatorSettings:
             raise ValueError("binance_share must be between 0 and 1")
         if not self.trades_per_s >= 0 or self.speed < 0:
             raise ValueError("rate and speed must not be negative")
+        if self.certificate is not None:
+            tls_context(self.certificate)
         check_pace(self.trades_per_s, self.book_speed, on_schedule=self.on_schedule)
         if self.slow_book_s <= 0 or self.ping_s <= 0:
             raise ValueError("book cadence and ping interval must be above 0")
@@ -80,6 +83,18 @@ class SimulatorSettings:
         if limit.what != WEIGHT or limit.shared not in weights:
             return limit
         return replace(limit, most=weights[limit.shared])
+
+
+def tls_context(certificate: Path) -> ssl.SSLContext:
+    """What a server needs to speak TLS. Raises ValueError for a file that is no certificate with
+    its key.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate)
+    except OSError as error:
+        raise ValueError(f"{certificate} is no certificate with its key: {error}") from error
+    return context
 
 
 def parse_rate(value: object) -> float:

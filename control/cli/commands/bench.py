@@ -3,6 +3,7 @@ with the source and is in no package.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,9 +85,12 @@ def _run(options: argparse.Namespace, verb: str, arguments: list[str]) -> int:
         raise ConfigError(f"no bench/ in {_ROOT}: it comes with the source, not the package")
     state_dir = load(options).state_dir.absolute()
     command = [sys.executable, "-m", "bench.suite", verb, *arguments]
-    process = subprocess.Popen([*command, "--state-dir", str(state_dir)], cwd=_ROOT)
+    command += ["--state-dir", str(state_dir)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A group of its own, so that Ctrl-C is told once: whoever hears it has engines to stop.
+    process = subprocess.Popen(command, cwd=_ROOT, process_group=0)
     while True:
         try:
             return process.wait()
-        except KeyboardInterrupt:  # it got that too, and has engines to stop
-            continue
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)

@@ -163,7 +163,7 @@ class Pacer:
 
     def _step_books(self, slot_ns: int, now_ns: int) -> int:
         width_ns = int(_SLOT_NS / self.book_speed)
-        late = min(_LATE_SLOTS, (now_ns - slot_ns) // width_ns)
+        late = min(int(_LATE_SLOTS * max(1.0, self.book_speed)), (now_ns - slot_ns) // width_ns)
         self._step_slots(late, wall_ns() // _MS_NS)
         return max(slot_ns + late * width_ns, now_ns - width_ns)
 

@@ -108,6 +108,8 @@ def test_venues_speak_tls_on_a_port_of_their_own(tmp_path: Path) -> None:
         "subjectAltName=IP:127.0.0.1", "-keyout", str(certificate), "-out", str(tmp_path / "crt"),
     ]  # fmt: skip
     subprocess.run(make, check=True, capture_output=True)
+    with pytest.raises(SystemExit):  # the key alone
+        main(["--certificate", str(certificate)])
     certificate.write_bytes(certificate.read_bytes() + (tmp_path / "crt").read_bytes())
     with start("--certificate", str(certificate)) as process:
         assert process.stdout is not None
