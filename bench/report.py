@@ -8,7 +8,7 @@ from typing import Any, Final
 from bench.comparing import text_of
 from bench.machine import warning
 from bench.plots import Bar, bars, lines
-from bench.results import Run, costs, figures
+from bench.results import Run, beside_ours, costs, figures
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #fff; --faint: #c9d1db; --good: #2f6db3;
@@ -45,6 +45,7 @@ def page(run: Run) -> str:
         f'<p class="warning">Warning: {escape(busy)}</p>' if busy else "",
         *_said(run),
         *_budgets(run),
+        *_peers(run),
         *(plot for entry in run["benchmarks"] for plot in _own(entry)),
         "<h2>Machine</h2>",
         _table(machine),
@@ -77,6 +78,15 @@ def _budgets(run: Run) -> Iterator[str]:
     ]
     if rows:
         yield bars("Cost of an item as a part of its budget (the mark)", rows)
+
+
+def _peers(run: Run) -> Iterator[str]:
+    for group, members in beside_ours(costs(run).values()).items():
+        rows = [
+            Bar(cost.name, cost.least, f"{text_of(cost.least)}, {times:.2f} x ours", cost.is_ours)
+            for cost, times in members
+        ]
+        yield bars(f"{group}: ours and others", rows)
 
 
 def _own(entry: Mapping[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ with the others in `extra_info["passes"]`, so that `pytest-benchmark compare` re
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,10 @@ class Cost:
     yardsticks: tuple[float, ...]
     """What the fixed piece of work cost beside it; 1 where nobody measured it."""
     budget_s: float | None = None
+    group: str = ""
+    """The question, where there are several answers to it."""
+    is_ours: bool = False
+    """Whether it is the answer to which the others of its group are held."""
 
     @property
     def least(self) -> float:
@@ -67,8 +71,22 @@ def costs(run: Run) -> dict[str, Cost]:
             tuple(each / items for each in seconds),
             tuple(yardsticks),
             None if budget_us is None else budget_us / 1e6,
+            entry.get("group") or "",
+            (entry.get("params") or {}).get("name") == "ours",
         )
     return found
+
+
+def beside_ours(found: Iterable[Cost]) -> dict[str, list[tuple[Cost, float]]]:
+    """Of each group that has one of ours, every cost and how many times ours it is."""
+    groups: dict[str, list[Cost]] = {}
+    for cost in found:
+        groups.setdefault(cost.group, []).append(cost)
+    beside = {}
+    for group, members in groups.items():
+        if ours := next((cost for cost in members if cost.is_ours), None):
+            beside[group] = [(cost, cost.least / ours.least) for cost in members]
+    return beside
 
 
 def merged(passes: Sequence[Run]) -> Run:

@@ -25,7 +25,7 @@ from bench import conftest, report
 from bench.comparing import SLOWER_BY, compare, text_of
 from bench.machine import machine, warning
 from bench.progress import VARIABLE, say
-from bench.results import SUITES, Cost, Run, costs, keep, kept, merged, read
+from bench.results import SUITES, Cost, Run, beside_ours, costs, keep, kept, merged, read
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FINE, FAILED, USAGE = 0, 1, 2
@@ -172,9 +172,16 @@ def _own_figures(entry: dict[str, Any]) -> dict[str, Any]:
 
 def show(run: Run) -> None:
     """A line for each benchmark, and what it has to say itself."""
-    for cost, entry in zip(costs(run).values(), run["benchmarks"], strict=True):
-        lines = entry["extra_info"].get("lines")
-        print("\n".join(lines) if lines else _line(cost))
+    found, told = costs(run), set()
+    for group, members in beside_ours(found.values()).items():
+        print(group)
+        for cost, times in members:
+            print(f"  {_line(cost):<84} {times:8.2f} x ours")
+            told.add(cost.name)
+    for cost, entry in zip(found.values(), run["benchmarks"], strict=True):
+        if cost.name not in told:
+            lines = entry["extra_info"].get("lines")
+            print("\n".join(lines) if lines else _line(cost))
 
 
 def _line(cost: Cost) -> str:

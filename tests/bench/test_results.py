@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import report
+from bench import report, suite
 from bench.comparing import compare
 from bench.results import KEPT, costs, figures, keep, kept, merged, read
 from tests.bench.made_up import entry, run_of
@@ -48,6 +48,23 @@ def test_the_page_has_every_figure_and_needs_nothing_else() -> None:
     assert "http" not in page.replace("http-equiv", "")
     assert "Toy 9000 &lt;&amp;&gt;" in page
     assert "lag &lt;grows&gt;" in page
+
+
+def test_others_are_held_against_ours_of_the_same_question(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answers = [("trades[json]", "json", 3e-6), ("trades[ours]", "ours", 2e-6)]
+    entries = [entry(name, [(least, 500.0)]) for name, _, least in answers]
+    for each, (_, way, _) in zip(entries, answers, strict=True):
+        each |= {"group": "decode a trade", "params": {"name": way}}
+    run = run_of(*entries, entry("alone", [(1e-6, 500.0)]))
+    assert "3.000 us, 1.50 x ours" in report.page(run)
+    suite.show(run)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "decode a trade", "trades[json] 3.000 us 1.50 x ours",
+        "trades[ours] 2.000 us 1.00 x ours", "alone 1.000 us",
+    ]  # fmt: skip
 
 
 def test_a_busy_machine_is_said_at_the_top() -> None:
