@@ -23,6 +23,10 @@ def test_held_rate(benchmark: BenchmarkFixture, figure: Callable[[float], None],
         rows_per_s=round(held.rows_per_s, 1),
         messages_per_s=round(messages_per_s, 1),
         seconds=held.seconds,
+        simulators=rig.setup.simulators,
+        simulators_could_send_per_s=round(
+            rig.setup.simulators * 1e6 / max(per_row_us["simulator"], 1e-3)
+        ),
         cpu_us_per_row=per_row_us,
         pss_mb=memory,
         row_bytes=rig.row_bytes(),

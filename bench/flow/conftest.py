@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.flow.rig import Rig, running
 from bench.flow.search import Plan
-from bench.flow.setups import SETUPS
+from bench.flow.setups import SETUPS, as_asked
 
 QUICK = Plan(climb_s=3.0, bisections=2, bisection_s=6.0, hold_s=8.0)
 """One bisection less, and 8 s for a minute."""
@@ -17,9 +17,10 @@ QUICK = Plan(climb_s=3.0, bisections=2, bisection_s=6.0, hold_s=8.0)
 @pytest.fixture(scope="session", params=list(SETUPS))
 def rig(request: pytest.FixtureRequest, quick: bool) -> Iterator[Rig]:
     """An engine at work."""
-    if SETUPS[request.param].tls and shutil.which("openssl") is None:
+    setup = as_asked(SETUPS[request.param])
+    if setup.tls and shutil.which("openssl") is None:
         pytest.skip("TLS needs a certificate, and there is no openssl to make one")
-    with running(SETUPS[request.param], QUICK if quick else Plan()) as found:
+    with running(setup, QUICK if quick else Plan()) as found:
         yield found
 
 

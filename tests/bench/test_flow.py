@@ -43,7 +43,7 @@ def test_every_row_of_a_run_is_accounted_for(
         assert nothing == (0, {}), "this server does not note when it commits"
         with psycopg.connect(rig.url) as connection:
             connection.execute(_DELETE)
-        lost = rig.equation()
+        lost = rig.equation(patience_s=0.0)
         assert not lost.is_equal
         assert "FAILED" in equation_line(lost)
         assert "missing 1," in equation_line(lost)
