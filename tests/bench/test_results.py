@@ -88,6 +88,14 @@ def test_passes_become_one_run_of_the_least_disturbed() -> None:
     assert [change.word for change in compare(costs(run), costs(run))] == ["same"]
 
 
+def test_answers_of_one_name_to_two_questions_are_told_apart() -> None:
+    both = [entry("poll", [(1.0, 1.0)]), entry("poll", [(2.0, 1.0)])]
+    both[1]["fullname"] = "bench/toy/bench_taps.py::test_poll"
+    assert {name: cost.least for name, cost in costs(run_of(*both)).items()} == {
+        "toy poll": 1.0, "taps poll": 2.0,
+    }  # fmt: skip
+
+
 def test_the_newest_runs_are_kept(tmp_path: Path) -> None:
     paths = [keep(made_up(), tmp_path) for _ in range(KEPT + 2)]
     part = keep(made_up(), tmp_path, whole=False)
