@@ -7,8 +7,8 @@ import pytest
 from bench import suite
 from tests.bench.made_up import Passes, entry, written
 
-CALM: Passes = [(1.00e-3, 500.0), (1.02e-3, 505.0), (1.01e-3, 500.0)]
-SLOW: Passes = [(1.30e-3, 500.0), (1.33e-3, 505.0), (1.31e-3, 500.0)]
+CALM: Passes = [(1.00e-3, 500.0), (1.02e-3, 505.0), *[(1.01e-3, 500.0)] * 3]
+SLOW: Passes = [(1.30e-3, 500.0), (1.33e-3, 505.0), *[(1.31e-3, 500.0)] * 3]
 
 
 def compared(
@@ -38,6 +38,25 @@ def test_what_is_slower_is_for_the_caller_to_say(
     assert compared(tmp_path, capsys, CALM, SLOW, "--fail-above", "0.25")[0] == 1
 
 
+def test_fewer_passes_are_less_sure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two it takes 32 %, of one 45 %."""
+    assert compared(tmp_path, capsys, CALM[:2], SLOW[:2])[0] == 0
+    assert compared(tmp_path, capsys, CALM[:2], SLOW[:2], "--fail-above", "15%")[0] == 1
+    assert compared(tmp_path, capsys, CALM, [(1.44e-3, 500.0)])[0] == 0
+    assert compared(tmp_path, capsys, CALM, [(1.50e-3, 500.0)])[0] == 1
+
+
+def test_where_the_yardstick_is_not_steady_more_must_change(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It varied by a half: 20 % and a quarter."""
+    moods = (500.0, 750.0, 760.0, 750.0, 740.0)
+    unsteady: Passes = [(y * 2.4e-6, y) for y in moods]
+    worse: Passes = [(y * 3.2e-6, y) for y in moods]
+    assert compared(tmp_path, capsys, CALM, unsteady)[0] == 0
+    assert compared(tmp_path, capsys, CALM, worse)[0] == 1
+
+
 def test_thirty_percent_less_is_faster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, line = compared(tmp_path, capsys, SLOW, CALM)
     assert (code, line.rpartition(" ")[2]) == (0, "faster")
@@ -46,9 +65,9 @@ def test_thirty_percent_less_is_faster(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     "disturbed",
     [
-        pytest.param([(1.5e-3, 750.0), (1.53e-3, 757.0), (1.52e-3, 750.0)], id="slower-machine"),
-        pytest.param([(2.1e-3, 500.0), (1.0e-3, 500.0), (1.9e-3, 500.0)], id="two-passes"),
-        pytest.param([(1.0e-3, 500.0), (1.4e-3, 500.0), (1.0e-3, 500.0)], id="one-pass"),
+        pytest.param([(1.5 * s, 1.5 * y) for s, y in CALM], id="slower-machine"),
+        pytest.param([*CALM[:1], *[(1.9e-3, 500.0)] * 4], id="four-passes"),
+        pytest.param([*CALM[:4], (2.4e-3, 500.0)], id="one-pass"),
     ],
 )
 def test_the_mood_of_the_machine_is_nothing(
@@ -61,9 +80,9 @@ def test_the_mood_of_the_machine_is_nothing(
 def test_a_yardstick_that_was_disturbed_hides_nothing_and_accuses_nobody(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    odd: Passes = [(1.00e-3, 900.0), (1.02e-3, 505.0), (1.01e-3, 500.0)]
+    odd: Passes = [(1.00e-3, 900.0), (1.02e-3, 505.0), *[(1.01e-3, 500.0)] * 3]
     assert compared(tmp_path, capsys, odd, CALM)[0] == 0
-    slow_and_odd: Passes = [(1.30e-3, 900.0), (1.33e-3, 505.0), (1.31e-3, 500.0)]
+    slow_and_odd: Passes = [(1.30e-3, 900.0), *SLOW[1:]]
     assert compared(tmp_path, capsys, CALM, slow_and_odd)[0] == 1
 
 
