@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from control.proof.limits_used import LimitsUsed
 from engine.base import signals
@@ -50,6 +51,11 @@ class SimulatorProcess:
         """Its process id."""
         return self._process.pid
 
+    @property
+    def port(self) -> int:
+        """Where it is asked and told what no venue would be."""
+        return int(self._listening["port"])
+
     def venues(self) -> dict[str, VenueSettings]:
         """Where each venue is."""
         return {
@@ -72,7 +78,8 @@ class SimulatorProcess:
 
     def unread_bytes(self) -> int:
         """What it wrote to sockets and their readers have not taken: it waits in the kernel."""
-        here = f":{self._listening['port']:04X}"
+        ports = {urlsplit(venue.ws_url or "").port or 0 for venue in self.venues().values()}
+        here = tuple(f":{port:04X}" for port in ports)
         unread = 0
         with _TCP_SOCKETS.open(encoding="ascii") as lines:
             next(lines)
@@ -97,7 +104,7 @@ class SimulatorProcess:
             process.wait()
 
     def _ask(self, method: str, path: str, timeout_s: float) -> dict[str, Any]:
-        connection = HTTPConnection("127.0.0.1", self._listening["port"], timeout=timeout_s)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             connection.request(method, path)
             answer: dict[str, Any] = json.loads(connection.getresponse().read())

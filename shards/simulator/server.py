@@ -19,7 +19,7 @@ from shards.simulator.faults import FaultTarget, inject
 from shards.simulator.listing_changes import change_instruments
 from shards.simulator.replay import ReplayVenue, add_replay_rest, read_capture
 from shards.simulator.routes import add_rest, add_sockets
-from shards.simulator.settings import SimulatorSettings, parse_rate
+from shards.simulator.settings import SimulatorSettings, parse_rate, tls_context
 from shards.simulator.venues import chosen
 
 __all__ = ["Simulator"]
@@ -45,6 +45,8 @@ class Simulator:
         """
         self.settings = settings
         self.port = 0
+        self.tls_port = 0
+        """0 where venues speak no TLS."""
         self.replay: ReplayVenue | None = None
         self.venues: dict[str, SimVenue] = {}
         self._pools = Pools()
@@ -109,7 +111,10 @@ class Simulator:
         shares = [first] + [(1.0 - first) / max(1, len(venues) - 1)] * (len(venues) - 1)
         lanes = [] if self.replay else list(zip(venues, shares, strict=True))
         rate = 0.0 if self.replay else settings.trades_per_s
-        self.pacer = Pacer(lanes, self.ledger, rate, settings.seed)
+        self.pacer = Pacer(
+            lanes, self.ledger, rate, settings.seed,
+            on_schedule=settings.on_schedule, book_speed=settings.book_speed,
+        )  # fmt: skip
 
     def _all(self) -> dict[str, SimVenue | ReplayVenue]:
         replay = {self.replay.hub.name: self.replay} if self.replay else {}
@@ -126,6 +131,10 @@ class Simulator:
         site = web.TCPSite(self._runner, _HOST, self.settings.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
+        if self.settings.certificate is not None:
+            context = tls_context(self.settings.certificate)
+            await web.TCPSite(self._runner, _HOST, 0, ssl_context=context).start()
+            self.tls_port = self._runner.addresses[1][1]
         self._tasks.append(asyncio.create_task(self.pacer.run()))
         if self.replay is not None:
             self._tasks.append(asyncio.create_task(self.replay.run()))
@@ -152,11 +161,9 @@ class Simulator:
 
     def listening(self) -> dict[str, object]:
         """Say where the venues are."""
+        at, s = f"{_HOST}:{self.tls_port or self.port}", "s" * bool(self.tls_port)
         urls = {
-            name: {
-                "rest_url": f"http://{_HOST}:{self.port}/{name}",
-                "ws_url": f"ws://{_HOST}:{self.port}/{name}",
-            }
+            name: {"rest_url": f"http{s}://{at}/{name}", "ws_url": f"ws{s}://{at}/{name}"}
             for name in self._targets
         }
         return {"event": "listening", "port": self.port, **urls}
@@ -178,6 +185,9 @@ class Simulator:
                 for target in self._targets.values()
             },
         }
+        if self.settings.on_schedule:
+            answer["book_speed"] = self.pacer.book_speed
+            answer["late_ms"] = self.pacer.late_ns / 1e6
         if self.replay is not None:
             answer["replay"] = self.replay.status()
         return answer
@@ -234,9 +244,15 @@ class Simulator:
 
     async def _post_rate(self, request: web.Request) -> web.StreamResponse:
         body = await _body(request)
-        if not isinstance(body, dict) or set(body) != {"trades_per_s"}:
-            raise ValueError('the body must be {"trades_per_s": number or "max"}')
-        self.pacer.set_rate(parse_rate(body["trades_per_s"]))
+        known = {"trades_per_s", "book_speed"}
+        if not isinstance(body, dict) or not body or not known.issuperset(body):
+            raise ValueError(
+                'the body must be {"trades_per_s": number or "max", "book_speed": number}, or one'
+            )
+        self.pacer.set_rate(
+            parse_rate(body.get("trades_per_s", self.pacer.trades_per_s)),
+            parse_rate(body.get("book_speed", self.pacer.book_speed)),
+        )
         return web.json_response(self.status())
 
     async def _post_faults(self, request: web.Request) -> web.StreamResponse:

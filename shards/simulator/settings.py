@@ -1,11 +1,12 @@
 """What a simulator can be told, and its command-line form."""
 
 import argparse
+import ssl
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shards.simulator.core.limits import WEIGHT, VenueLimit
-from shards.simulator.core.pace import MAX_RATE
+from shards.simulator.core.pace import MAX_RATE, check_pace
 from shards.simulator.venues import USUAL, chosen
 
 __all__ = ["SimulatorSettings", "add_arguments", "parse_rate", "settings_from"]
@@ -19,10 +20,16 @@ class SimulatorSettings:
 
     port: int = 0
     """0 takes a free one; the listening line says which."""
+    certificate: Path | None = None
+    """Of TLS, with its key in the same file: venues then have a port of their own."""
     venues: str = ""
     """Names with commas between them (`shards.simulator.venues.chosen`)."""
     trades_per_s: float = 2000.0
     """Over all venues; infinity means as fast as the sockets take it."""
+    on_schedule: bool = False
+    """What happens late has the time at which it was due, and nothing is left out."""
+    book_speed: float = 1.0
+    """Steps of a book in the time of one, 100 ms."""
     symbols: int = 10
     """Instruments per venue."""
     seed: int = 1
@@ -60,6 +67,9 @@ class SimulatorSettings:
             raise ValueError("binance_share must be between 0 and 1")
         if not self.trades_per_s >= 0 or self.speed < 0:
             raise ValueError("rate and speed must not be negative")
+        if self.certificate is not None:
+            tls_context(self.certificate)
+        check_pace(self.trades_per_s, self.book_speed, on_schedule=self.on_schedule)
         if self.slow_book_s <= 0 or self.ping_s <= 0:
             raise ValueError("book cadence and ping interval must be above 0")
         if not 0 <= self.liquidations_per_minute < MAX_RATE:
@@ -73,6 +83,18 @@ class SimulatorSettings:
         if limit.what != WEIGHT or limit.shared not in weights:
             return limit
         return replace(limit, most=weights[limit.shared])
+
+
+def tls_context(certificate: Path) -> ssl.SSLContext:
+    """What a server needs to speak TLS. Raises ValueError for a file that is no certificate with
+    its key.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate)
+    except OSError as error:
+        raise ValueError(f"{certificate} is no certificate with its key: {error}") from error
+    return context
 
 
 def parse_rate(value: object) -> float:
@@ -94,8 +116,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the simulator's options to a parser."""
     add = parser.add_argument
     add("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    add("--certificate", type=Path, metavar="FILE", help="venues speak TLS; with its key, as PEM")
     add("--venues", default="", metavar="LIST", help=f"or all (default: {','.join(USUAL)})")
     add("--rate", default="2000", help="trades per second over all venues, or max")
+    add("--on-schedule", action="store_true", help="late rows have the time at which they were due")
+    add("--book-speed", type=float, default=1.0, help="steps of a book in each 100 ms")
     add("--symbols", type=int, default=10, help="instruments per venue")
     add("--seed", type=int, default=1, help="same seed, same market")
     add("--ledger", type=Path, help="directory for the record of everything sent")
@@ -124,8 +149,11 @@ def settings_from(args: argparse.Namespace) -> SimulatorSettings:
     """Make settings of parsed options. Raises ValueError with what is wrong."""
     return SimulatorSettings(
         port=args.port,
+        certificate=args.certificate,
         venues=args.venues,
         trades_per_s=parse_rate(args.rate),
+        on_schedule=args.on_schedule,
+        book_speed=args.book_speed,
         symbols=args.symbols,
         seed=args.seed,
         ledger=args.ledger,

@@ -17,7 +17,8 @@ The first line on stdout is JSON with the addresses to put under [venues.<name>]
 
 While it runs, on the same port:
   GET  /simulator/status                    what was sent, weight used, connections, refusals
-  POST /simulator/rate                      {{"trades_per_s": number or "max"}}
+  POST /simulator/rate                      {{"trades_per_s": number or "max"}},
+                                            {{"book_speed": number}}, or both
   POST /simulator/pause, /simulator/resume
   POST /simulator/faults                    {{"fault": "disconnect", "venue": "{EXAMPLE.name}"}}
   GET  /simulator/limits                    what was used of each venue's limits at most

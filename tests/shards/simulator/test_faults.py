@@ -1,6 +1,7 @@
 """Every fault does what it says, and the ledger keeps the truth through it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,17 @@ def test_a_shutdown_is_announced_before_the_sockets_are_cut(simulated: "Simulate
     simulated(SimulatorSettings(trades_per_s=200.0, symbols=1), scenario)
 
 
+async def until_repeated(socket: Any, ids_of: Callable[[Any], list[int]]) -> set[int]:
+    """The ids up to one that came twice: how many wait before it is the machine's affair."""
+    seen: set[int] = set()
+    for _ in range(20_000):
+        for number in ids_of(await receive(socket)):
+            if number in seen:
+                return seen
+            seen.add(number)
+    raise AssertionError("no id came twice")
+
+
 def test_duplicates_are_sent_again_and_recorded_once(
     simulated: "Simulated", tmp_path: Path
 ) -> None:
@@ -180,10 +192,10 @@ def test_duplicates_are_sent_again_and_recorded_once(
         assert done["sent"] == 2
         await fault(client, "duplicate", "hyperliquid_perp", symbol="BTC")
         await client.post("/simulator/resume")
-        ids = [(await receive(binance))["a"] for _ in range(200)]
-        assert len(set(ids)) < len(ids)
-        tids = [row["tid"] for _ in range(100) for row in (await receive(coins))["data"]]
-        assert len(tids) - len(set(tids)) == 1
+        await until_repeated(binance, lambda message: [message["a"]])
+        tids = await until_repeated(coins, lambda message: [row["tid"] for row in message["data"]])
+        later = [row["tid"] for _ in range(50) for row in (await receive(coins))["data"]]
+        assert not tids.intersection(later)
         await client.post("/simulator/pause")
         trades = read_ledger(tmp_path).trade
         keys = list(zip(trades["venue"].tolist(), trades["trade_id"].tolist(), strict=True))

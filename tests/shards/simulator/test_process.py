@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -97,3 +98,32 @@ def test_it_shares_no_code_with_the_decoders_it_tests() -> None:
     ]
     assert imports
     assert [line for line in imports if "shards.simulator" not in line] == []
+
+
+def test_venues_speak_tls_on_a_port_of_their_own(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    make = [
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+        "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+        "subjectAltName=IP:127.0.0.1", "-keyout", str(certificate), "-out", str(tmp_path / "crt"),
+    ]  # fmt: skip
+    subprocess.run(make, check=True, capture_output=True)
+    with pytest.raises(SystemExit):  # the key alone
+        main(["--certificate", str(certificate)])
+    certificate.write_bytes(certificate.read_bytes() + (tmp_path / "crt").read_bytes())
+    with start("--certificate", str(certificate)) as process:
+        assert process.stdout is not None
+        line = json.loads(process.stdout.readline())
+        at = line["binance_linear"]["rest_url"].removeprefix("https://")
+        assert line["binance_linear"]["ws_url"] == f"wss://{at}"
+        assert f":{line['port']}/" not in at
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        address = f"https://{at}/fapi/v1/depth?symbol=BTCUSDT&limit=5"
+        with urllib.request.urlopen(address, timeout=30, context=trusting) as response:
+            assert len(json.load(response)["bids"]) == 5
+        status = f"http://127.0.0.1:{line['port']}/simulator/status"
+        with urllib.request.urlopen(status, timeout=30) as response:
+            assert json.load(response)["paused"] is False
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert process.returncode == 0

@@ -1,0 +1,55 @@
+"""The search for the highest rate against machines that are made up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.flow.search import NothingHeldError, Plan, Probe, highest
+
+PLAN = Plan(first=8_000.0, bisections=4, hold_s=60.0)
+
+
+class Machine:
+    """Holds so many rows a second; for less than half a minute a queue hides that it does not."""
+
+    def __init__(self, capacity: float, hidden: float = 0.0) -> None:
+        self.capacity, self.hidden = capacity, hidden
+        self.taken_s = 0.0
+
+    def probe(self, rows_per_s: float, seconds: float) -> Probe:
+        self.taken_s += seconds
+        most = self.capacity * (1 + (self.hidden if seconds < 30 else 0.0))
+        return Probe(rows_per_s, seconds, rows_per_s <= most)
+
+
+@given(st.floats(200.0, 3_000_000.0))
+def test_the_rate_is_held_and_close_to_the_most(capacity: float) -> None:
+    probes = highest(Machine(capacity).probe, PLAN)
+    assert probes[-1].held
+    assert probes[-1].seconds == PLAN.hold_s
+    assert capacity / 2 ** (1 / 2**PLAN.bisections) * 0.999 <= probes[-1].rows_per_s <= capacity
+
+
+@given(st.floats(1_000.0, 1_000_000.0), st.floats(0.0, 0.5))
+def test_what_a_queue_hides_for_a_while_is_found_out(capacity: float, hidden: float) -> None:
+    probes = highest(Machine(capacity, hidden).probe, PLAN)
+    assert probes[-1].held
+    assert 0.8 * capacity <= probes[-1].rows_per_s <= capacity
+
+
+def test_a_machine_that_holds_all_there_is_to_send() -> None:
+    probes = highest(Machine(1e12).probe, Plan(most=64_000.0, bisections=4))
+    assert probes[-1].rows_per_s == 64_000.0
+
+
+def test_one_that_holds_nothing_is_no_result() -> None:
+    with pytest.raises(NothingHeldError):
+        highest(Machine(10.0).probe, PLAN)
+    with pytest.raises(NothingHeldError):
+        highest(Machine(50.0, hidden=0.5).probe, PLAN)
+
+
+def test_the_search_takes_a_few_minutes() -> None:
+    machine = Machine(150_000.0)
+    highest(machine.probe, Plan())
+    assert machine.taken_s < 150

@@ -1,0 +1,42 @@
+"""A suite as `fts bench` runs it: what is printed, what is kept, and who else can read that."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.results import costs, read
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.whole
+def test_a_run_is_printed_kept_and_read_by_pytest_benchmark(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = run(
+        "control.cli.main", "bench", "scale", "--quick", "-k", "copy and 1000 and not 10000",
+        "--state-dir", str(tmp_path / "state"), "--out", str(tmp_path / "kept"), "--json",
+        "--report", str(page),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "scale: 1 of 1  copy[1000]" in done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["name"] == "copy[1000]"
+    assert result["budget_us"] == 0.2
+    assert result["least_us"] > 0
+    (kept,) = (tmp_path / "kept").iterdir()
+    (cost,) = costs(read(kept)).values()
+    assert cost.least * 1e6 == pytest.approx(result["least_us"], abs=1e-4)
+    assert cost.yardsticks[0] > 1
+    assert "copy[1000]" in page.read_text()
+    compared = run("pytest_benchmark", "compare", str(kept), "--columns=min")
+    assert compared.returncode == 0, compared.stderr
+    assert "test_copy[1000]" in compared.stdout
