@@ -25,7 +25,7 @@ def _role(process: psutil.Process) -> str:
     with suppress(psutil.Error):  # it may end while it is looked at
         if role := _SERVERS.get(process.name()):
             return role
-        line = process.cmdline()
+        line = " ".join(process.cmdline()).split()  # that of a copy is one text
         if "engine.process.birth" in line:
             name = str(line[line.index("engine.process.birth") + 1])
             return name.partition("-")[0]  # of a shard: all of them are one line

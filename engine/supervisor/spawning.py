@@ -123,7 +123,7 @@ class SupervisorSettings:
 
 
 def fork_server() -> ForkServer:
-    """One whose copies can be any child. To be begun while there is one thread and no event loop."""
+    """One whose copies can be any child; to be begun before there are threads and event loops."""
     return ForkServer.begin(Targets().modules)
 
 

@@ -36,6 +36,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
         "SELECT count(*)": RUN,
     },
     "docs/bars.md": {"sql": RUN},
+    "docs/benchmarks.md": {"./fts bench": "takes minutes; tests/bench runs its parts"},
     "docs/control-api.md": {"BASE=": RUN, "curl": "tests/docs/test_control_api.py"},
     "docs/dashboard.md": {"curl": "needs jq; the route is asked in tests/control/api"},
     "docs/database.md": {
