@@ -36,9 +36,9 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
         "SELECT count(*)": RUN,
     },
     "docs/bars.md": {"sql": RUN},
-    "docs/benchmarks.md": {"./fts bench": "takes minutes; tests/bench runs its parts"},
+    "docs/benchmarks.md": {"./fts bench": "takes minutes; its parts have tests of their own"},
     "docs/control-api.md": {"BASE=": RUN, "curl": "tests/docs/test_control_api.py"},
-    "docs/dashboard.md": {"curl": "needs jq; the route is asked in tests/control/api"},
+    "docs/dashboard.md": {"curl": "needs jq"},
     "docs/database.md": {
         "createdb --encoding=UTF8": "needs a server of yours",
         'psql "$ADMIN"': "tests/flow/test_roles.py",
