@@ -36,7 +36,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
         "SELECT count(*)": RUN,
     },
     "docs/bars.md": {"sql": RUN},
-    "docs/benchmarks.md": {"./fts bench": "takes minutes; its parts have tests of their own"},
+    "docs/benchmarks.md": {"./fts bench": "needs minutes of a quiet machine"},
     "docs/control-api.md": {"BASE=": RUN, "curl": "tests/docs/test_control_api.py"},
     "docs/dashboard.md": {"curl": "needs jq"},
     "docs/database.md": {
