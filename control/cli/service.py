@@ -101,6 +101,8 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             options.check()
             signals.ignore_what_is_not_meant()
             stack.enter_context(interruptible(signal.SIGTERM))  # while the servers start
+        forks = fork_server()  # before a file is opened or a thread begun; it imports meanwhile
+        stack.callback(forks.close)
         streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
         footing = Footing.take(options, layout, streams, stack)
@@ -113,8 +115,6 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             _log.warning(line)
         if not options.restores:
             _log.warning("no stream begins (--without-restore); what is known waits")
-        forks = fork_server()  # it imports while the servers start
-        stack.callback(forks.close)
         ground = Ground.lay(options, layout, stack)
         settings = SupervisorSettings(
             layout=layout,

@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 import msgspec
 from setproctitle import setproctitle
 
-from engine.base import signals
+from engine.base import handles, signals
 from engine.process import birth
 
 _MOST_FDS: Final = 32
@@ -46,7 +46,9 @@ def serve(link: socket.socket, supervisor: int, modules: Sequence[str]) -> NoRet
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         signals.hold_back()
+        handles.raise_limit()  # as the supervisor will; copies have the limits of this process
         os.setpgid(0, 0)
+        _read_nothing()
         _close_all_but(link.fileno())
         setproctitle(f"{sys.executable} -P -m engine.process.forks")
         _prepare(modules)
@@ -127,6 +129,13 @@ def _place(fds: Sequence[int], numbers: Sequence[int]) -> None:
     for fd, number in zip(lifted, numbers, strict=True):
         os.dup2(fd, number, inheritable=False)
         os.close(fd)
+
+
+def _read_nothing() -> None:
+    """Standard input is the supervisor's."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def _close_all_but(kept: int) -> None:

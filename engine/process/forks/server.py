@@ -7,7 +7,8 @@
 Invariants
 - Its parent is the supervisor, as of a child that is started by itself: the one between them ends
   at once, and the kernel gives a child without a parent to the nearest ancestor that asks for it.
-- It is copied before there are threads, event loops or locks, and closes what files there are.
+- It is copied before there are threads, event loops, locks or objects that own a file: what files a
+  program before this one has left it closes, by their numbers.
 - Who cannot have a copy starts a process: nothing depends on the fork server but speed.
 - It has the code of the supervisor. Who wants another one closes it.
 """
@@ -17,6 +18,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -46,6 +48,8 @@ class ForkServer:
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         supervisor = os.getpid()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # what waits in them would be said by each copy
         pid = os.fork()
         if not pid:
             serve(theirs, supervisor, modules)

@@ -31,6 +31,11 @@ async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
     return EXIT_CODE
 
 
+def input_of(pid: int) -> str:
+    """What its standard input is."""
+    return str(Path(f"/proc/{pid}/fd/0").readlink())
+
+
 async def born(forks: ForkServer, directory: Path) -> Child:
     """A child that was passed a file with a number."""
     passed = os.open(directory / "passed", os.O_RDWR | os.O_CREAT)
@@ -51,6 +56,7 @@ async def life(forks: ForkServer, directory: Path) -> dict[str, Any]:
         "is_ours": process.ppid() == os.getpid(),
         "leads": os.getpgid(child.pid) == child.pid,
         "cmdline": " ".join(process.cmdline()).split()[1:-1],
+        "reads": input_of(child.pid),
         "lock_is_open": any(each.path.endswith("lock") for each in process.open_files()),
     }
     child.pipe.send(Drain(1.0))

@@ -23,7 +23,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, objec
     directory = tmp_path_factory.mktemp("forks")
     done = subprocess.run(
         [sys.executable, "-m", forked.HERE, str(directory)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+        cwd=ROOT, stdin=subprocess.PIPE, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert "children are started one by one from now on" in done.stderr
     return dict(json.loads(done.stdout))
@@ -38,6 +38,7 @@ def test_child_is_ours_has_what_it_was_passed_and_its_end_is_known(
     assert child["is_ours"]
     assert child["leads"], "Ctrl-C in a terminal is not for it"
     assert child["cmdline"] == ["-P", "-m", "engine.process.birth", "odd", f"{forked.HERE}:run"]
+    assert child["reads"] == "/dev/null"
     assert not child["lock_is_open"]
     assert child["exit_code"] == forked.EXIT_CODE
 
