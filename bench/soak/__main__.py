@@ -33,8 +33,8 @@ about 120 bytes a row in the database, and 45 in the ledger unless --in-sums. As
 gets a small disk of its own (a loop device), which one of the faults fills.
 """
 _COLUMNS: Final = (
-    "process", "pid", "hours", "own MiB/h", "+-", "own peak", "RSS MiB/h", "RSS peak", "PSS peak",
-    "fds/h", "fds peak", "threads", "lag peak ms",
+    "process", "pid", "hours", "own MiB/h", "quiet", "own peak", "RSS MiB/h", "RSS peak",
+    "PSS peak", "fds/h", "fds peak", "threads", "lag peak ms",
 )  # fmt: skip
 
 
