@@ -46,8 +46,16 @@ def test_a_leak_is_seen_in_the_life_that_has_it_and_warming_up_is_none() -> None
     assert steady.own_mib_per_h == pytest.approx(0, abs=1e-6)
     assert (steady.own_peak_mib, steady.rss_peak_mib) == (100, 120)
     assert leaking.own_mib_per_h == pytest.approx(6, abs=0.01)
+    assert leaking.own_quiet_mib_per_h == pytest.approx(6, abs=0.01)
     assert leaking.fds_per_h == pytest.approx(12, abs=0.1)
     assert leaking.fds_peak == 40
+
+
+def test_a_step_at_a_fault_is_no_leak() -> None:
+    samples = [sample(60.0 * n, 1, 50 + 10 * (n > 60) + 10 * (n > 120), 5) for n in range(180)]
+    (trend,) = trends(samples, 0.0, [120 * 60.0, 60 * 60.0])
+    assert trend.own_mib_per_h > 5
+    assert trend.own_quiet_mib_per_h == pytest.approx(0, abs=1e-6)
 
 
 def test_a_life_that_is_too_short_says_nothing() -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from bench.soak.drawing import picture
 from bench.soak.run import Options, Outcome, Soak, Stopped
+from engine.base.errors import EngineError
 
 _EPILOG: Final = """\
 examples:
@@ -32,8 +33,8 @@ about 120 bytes a row in the database, and 45 in the ledger unless --in-sums. As
 gets a small disk of its own (a loop device), which one of the faults fills.
 """
 _COLUMNS: Final = (
-    "process", "pid", "hours", "own MiB/h", "+-", "own peak", "RSS MiB/h", "RSS peak", "PSS peak",
-    "fds/h", "fds peak", "threads", "lag peak ms",
+    "process", "pid", "hours", "own MiB/h", "quiet", "own peak", "RSS MiB/h", "RSS peak",
+    "PSS peak", "fds/h", "fds peak", "threads", "lag peak ms",
 )  # fmt: skip
 
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = soak.run()
     except Stopped:
         sys.exit("stopped before there was anything to prove")
+    except (RuntimeError, EngineError) as error:
+        sys.exit(f"no soak: {error}")
     marks = [(each.at_s, each.name) for each in outcome.done]
     (directory / "soak.svg").write_text(picture(soak.sampler.samples, marks), encoding="utf-8")
     report = _report(soak, outcome)

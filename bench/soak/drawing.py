@@ -7,7 +7,16 @@ from typing import Final, NamedTuple
 from bench.soak.sampling import Held, Sample
 
 _WIDTH, _PANEL, _LEFT, _TOP, _RIGHT = 1200, 190, 80, 30, 150
-_COLOURS: Final = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf")
+_COLOURS: Final = (
+    "#1f77b4",
+    "#d62728",
+    "#2ca02c",
+    "#9467bd",
+    "#ff7f0e",
+    "#8c564b",
+    "#17becf",
+    "#7f7f7f",
+)
 Points = list[tuple[float, float]]
 
 

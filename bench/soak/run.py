@@ -188,7 +188,8 @@ class Soak:
         self.sampler.stop()
         samples = self.sampler.samples
         warm_up_s = min(600.0, self.options.run_s / 10)
-        self.outcome.trends = list(trends(samples, warm_up_s))
+        faults_s = [each.at_s for each in self.outcome.done]
+        self.outcome.trends = list(trends(samples, warm_up_s, faults_s))
         self.outcome.exit_code, summary = self.world.end_engine()
         self.outcome.equation = summary.get("equation", {})
         if not self.outcome.equation.get("holds"):

@@ -262,7 +262,9 @@ class World:
         ends_s = monotonic_s() + _START_S_MAX
         while monotonic_s() < ends_s:
             if self._engine.poll() is not None:
-                raise RuntimeError(f"fts up ended with {self._engine.returncode}: engine.stderr")
+                raise RuntimeError(
+                    f"fts up ended with {self._engine.returncode}; see engine.stderr"
+                )
             if live_streams(self) == self.stream_count:
                 return
             time.sleep(0.5)
