@@ -46,9 +46,9 @@ def test_killed_backend_costs_nothing(make_rig: MakeRig) -> None:
 def test_outage_longer_than_the_ring_is_bridged_by_the_journal(
     make_rig: MakeRig, postgres: PrivatePostgres
 ) -> None:
-    """4,096 records of ring are less than a second here; the server is away for four."""
+    """16,384 records of ring are less than three seconds here; the server is away for four."""
     settings = (
-        "[shards]\nring_records = { trade = 4096, book = 4096 }\n[database]\nflush_rows = 1000\n"
+        "[shards]\nring_records = { trade = 16384, book = 16384 }\n[database]\nflush_rows = 1000\n"
     )
     rig = make_rig(rate="6000", settings=settings)
     engine = rig.start()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.flow.processes import ROOT, Fts
+from tests.flow.processes import ROOT, Fts, words_of
 from tests.flow.rig import remove_shared_memory
 from tests.waiting import wait_for
 
@@ -57,20 +57,22 @@ def test_signals_that_nobody_means_are_ignored_with_a_word_in_every_process(
     engine = Fts(*arguments)
     try:
         engine.wait_for("control is ready")
-        children = engine.descendants()
+        below = engine.descendants()
+        children = [child for child in below if "engine.process.birth" in words_of(child)]
+        assert len(below) == len(children) + 1, "there is what they are copies of"
         assert len(children) >= 3
         _read_again(engine, Path(arguments[2]))
         said = 0
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             engine.signal(number)
-            for child in children:
+            for child in below:
                 child.send_signal(number)
             said += (number != signal.SIGHUP) + len(children)
             engine.wait_for_count(" ignored: ", said)
         engine.wait_for("configuration read again: nothing has changed")
         said_by = [each["process"] for each in events(engine.log) if "SIGUSR1" in each["message"]]
         assert len(set(said_by)) == 1 + len(children), "each has the form that it was told to have"
-        assert [child for child in children if not child.is_running()] == []
+        assert [child for child in below if not child.is_running()] == []
         _upgrade_until_it_is_another_program(engine)
         for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM):
             engine.signal(number)  # they wait until it has all that the one before had
