@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from control.cli.changes.legacy import Legacy
 from control.cli.ground import ServiceOptions
-from control.http.auth import Guard
 from engine.base import handles
 from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
@@ -53,7 +52,6 @@ class Footing:
     ) -> "Footing":
         """The stack gives it back. Raises EngineError where something is in the way."""
         config, legacy = options.loaded.config, options.legacy
-        Guard.load(config.control.token_file, config.control.read_token_file)
         limits = venue_limits(config.venues)
         if legacy is not None:
             return cls._handed_on(legacy, layout, limits, stack)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from control.cli.changes.legacy import Back, Legacy
+from control.http.auth import Guard
 from control.state.memory import memory_bytes
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout
@@ -68,7 +69,9 @@ class ServiceOptions:
         return self.back.legacy if self.back is not None else None
 
     def check(self) -> None:
-        """Raises ConfigError for wishes that contradict each other."""
+        """Raises ConfigError for wishes that contradict each other, and for open token files."""
+        control = self.loaded.config.control
+        Guard.load(control.token_file, control.read_token_file)
         if self.loaded.config.limits.shared and "redis" in self.without:
             raise ConfigError("--no-redis: limits.shared = true needs Redis; choose one of them")
 

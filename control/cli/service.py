@@ -103,6 +103,8 @@ def run_service(options: ServiceOptions, scenario: Scenario) -> int:
             stack.enter_context(interruptible(signal.SIGTERM))  # while the servers start
         forks = fork_server()  # before a file is opened or a thread begun; it imports meanwhile
         stack.callback(forks.close)
+        if back is not None:
+            back.before = forks.close
         streams = scenario.streams(options.loaded)
         layout = open_layout(options.loaded.state_dir)
         footing = Footing.take(options, layout, streams, stack)

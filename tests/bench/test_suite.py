@@ -1,6 +1,7 @@
 """A suite as `fts bench` runs it: what is printed, what is kept, and who else can read that."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """As from a shell: pytest-benchmark measures nothing below a test run of many workers."""
+    environment = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
     return subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-m", *command],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.mark.whole

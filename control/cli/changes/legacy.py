@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -158,6 +158,8 @@ class Back:
     def __init__(self, legacy: Legacy) -> None:
         self.legacy = legacy
         self._is_open = not legacy.why_back and legacy.code != OURS
+        self.before: Callable[[], None] = lambda: None
+        """What this program has started and the one before it knows nothing of, is ended by it."""
 
     def close(self) -> None:
         """All is taken over."""
@@ -172,5 +174,6 @@ class Back:
             if self._is_open:
                 why = f"{release()} cannot take over: {str(error) or repr(error)}"
                 _log.exception(why)
+                self.before()
                 msgspec.structs.replace(self.legacy, why_back=why).become(self.legacy.code)
             raise
