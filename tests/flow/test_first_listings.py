@@ -5,11 +5,17 @@ from collections.abc import Callable
 import pytest
 
 from tests.flow.rig import Rig, assert_equation
+from tests.flow.test_five_hundred_streams import api
 
 pytestmark = [pytest.mark.flow, pytest.mark.whole]
 MakeRig = Callable[..., Rig]
 
 HYPERLIQUID = "hyperliquid_perp"
+
+
+def what_is_said(rig: Rig) -> str:
+    """What the streams wait for."""
+    return str(api(rig, "GET", "/streams"))
 
 
 @pytest.mark.fault("H02")
@@ -18,10 +24,11 @@ def test_requests_that_are_forbidden_at_the_first_start_and_allowed_later(
 ) -> None:
     rig = make_rig(streams=[(HYPERLIQUID, "BTC")])
     rig.fault(fault="http_status", venue=HYPERLIQUID, status=429, count=1, retry_after_s=4)
-    engine = rig.start()
-    waits = "BTC/Trades is pending: instruments: "
+    engine = rig.begin()
+    engine.wait_for("control is ready")
     whys = ("waiting for the budget rest_weight, blocked", "hyperliquid_perp: HTTP 429: too many")
-    assert any(waits + why in engine.log for why in whys), engine.log
+    rig.until(lambda: any(f"instruments: {why}" in what_is_said(rig) for why in whys), "the reason")
+    engine.wait_for("streams 2/2 live")
     assert_equation(rig.finish())
 
 
