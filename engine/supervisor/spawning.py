@@ -169,7 +169,7 @@ async def spawn_writer(
         redis_publish=config.redis.publish,
         redis_key_template=config.redis.key_template,
         redis_kinds=config.redis.kinds,
-        redis_flush_interval_s=config.redis.flush_interval_ms / 1e3,
+        live_flush_interval_s=config.redis.flush_interval_ms / 1e3,
         redis_answer_within_s=config.redis.answer_within_s,
         redis_memory_bytes=settings.memory.memory_bytes,
         redis_needed_bytes=settings.memory.needed_bytes,

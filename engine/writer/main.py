@@ -46,8 +46,8 @@ _IDLE_POLL_S = 0.05
 _STORE_PACE_S = 0.02
 """Between two looks at the rings while rows keep coming, where nobody reads them live: all that is
 waited for is the next commit. A look and what it sets off cost the same for one row as for a
-hundred; with Redis and no pause a thousand rows a second cost a fifth of a CPU, with 4 ms three
-fifths of that."""
+hundred; with live readers and no pause a thousand rows a second cost a fifth of a CPU, with 4 ms
+three fifths of that."""
 _CROWDED = 1 / 16
 """Of a ring: who finds more looks again at once."""
 _LIVE_GRACE_S = 1.0
@@ -69,7 +69,7 @@ class Writer:
         self.sources.on_delivered = self._send_status
         self._deliveries.attach(self.sources)
         self._listings = ListingStores(settings, self._listing_saved)
-        self._pace_s = settings.redis_flush_interval_s if readers.live else _STORE_PACE_S
+        self._pace_s = settings.live_flush_interval_s if readers.live else _STORE_PACE_S
 
     async def run(self) -> int:
         """Serve until drained. Returns the exit code."""
