@@ -197,7 +197,7 @@ class WriterSettings(msgspec.Struct, frozen=True):
     redis_needed_bytes: int = 0
     """What the streams of the start need to hold all rows they may."""
     redis_publish: bool = False
-    live_flush_interval_s: float = 0.004
+    live_flush_interval_s: float = 0.0
     """So often rows that keep coming are handed to sinks of live rows."""
     redis_answer_within_s: float = 2.0
     redis_key_template: str = "{prefix}:{kind}:{venue}:{symbol}"

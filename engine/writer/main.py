@@ -46,8 +46,7 @@ _IDLE_POLL_S = 0.05
 _STORE_PACE_S = 0.02
 """Between two looks at the rings while rows keep coming, where nobody reads them live: all that is
 waited for is the next commit. A look and what it sets off cost the same for one row as for a
-hundred; with live readers and no pause a thousand rows a second cost a fifth of a CPU, with 4 ms
-three fifths of that."""
+hundred."""
 _CROWDED = 1 / 16
 """Of a ring: who finds more looks again at once."""
 _LIVE_GRACE_S = 1.0
