@@ -79,6 +79,8 @@ class Socket(WSListener):
         self._fragments = bytearray()
         self._fragmented: WSMsgType | None = None
         """What the message is whose end has not come."""
+        self._read_ns = 0
+        """When the read began whose frames are being decoded; 0 between two."""
         self.is_open = False
         self.opened_s = self.last_frame_s = 0.0
         """When it was opened, and when it brought something last (monotonic)."""
@@ -128,23 +130,31 @@ class Socket(WSListener):
         self.transport.disconnect(graceful=False)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """Decode one frame into the ring; publish once per read of the socket."""
+        """Decode one frame into the ring; publish once per read of the socket. What one read has
+        brought was received at one time.
+        """
         if frame.fin and frame.msg_type is _TEXT and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
             payload = frame.get_payload_as_bytes()
+            ts_recv = self._read_ns
+            if not ts_recv:
+                ts_recv = self._read_ns = wall_ns()
             try:
-                self._decode(payload, wall_ns())
+                self._decode(payload, ts_recv)
             except BAD_FRAME as error:
                 self._owner.bad_frame(error, payload)
         else:
             self._on_rare_frame(transport, frame)
         if frame.last_in_buffer:
-            self.last_frame_s = monotonic_s()
-            self._publish()
+            self._end_read()
+
+    def _end_read(self) -> None:
+        self._read_ns = 0
+        self.last_frame_s = monotonic_s()
+        self._publish()
 
     def is_user_specific_pong(self, frame: WSFrame) -> bool:
         """A pong is taken by the library: publish what came before it in the same read."""
-        self.last_frame_s = monotonic_s()
-        self._publish()
+        self._end_read()
         return frame.msg_type is WSMsgType.PONG
 
     def _on_rare_frame(self, transport: WSTransport, frame: WSFrame) -> None:

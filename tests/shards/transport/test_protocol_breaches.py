@@ -103,6 +103,25 @@ def test_what_the_protocol_allows_is_no_breach(tmp_path: Path) -> None:
     uvloop.run(body())
 
 
+def test_what_one_read_brings_was_received_at_one_time(tmp_path: Path) -> None:
+    """Whatever the last frame of a read is, the next one has a time of its own."""
+
+    async def body() -> None:
+        async with running(tmp_path) as rig:
+            rig.session.start([spec_of()])
+            socket = await rig.fake.socket()
+            last: tuple[bytes, ...] = (frame(PONG, b"a"), frame(TEXT, b"{}"), b"")
+            for read, end in enumerate(last):
+                trades = (agg_trade("BTCUSDT", 2 * read + each) for each in (1, 2))
+                socket.raw(b"".join(frame(TEXT, each) for each in trades) + end)
+                await rig.until(lambda count=2 * read + 2: len(rig.double.rows("trade")) == count)
+            first, second = rig.double.rows("trade")["ts_recv"].reshape(3, 2).T
+            assert (first == second).all()
+            assert (first[1:] > first[:-1]).all()
+
+    uvloop.run(body())
+
+
 @pytest.mark.fault("N12")
 def test_a_venue_that_pings_and_does_not_read_fills_no_memory(tmp_path: Path) -> None:
     """What is not read of the answers stays here; the rows go on, and so do answers later."""
