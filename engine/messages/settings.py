@@ -189,6 +189,8 @@ class WriterSettings(msgspec.Struct, frozen=True):
     routes: list[Route] = []
     """Whose rows go to which of them."""
     journal_segment_bytes: int = 64 << 20
+    journal_max_bytes: int = 0
+    """What may wait there; 0: as much as the disk takes."""
     journal_sync_interval_s: float = 1.0
     redis_prefix: str = "fts"
     redis_stream_maxlen: int = 10_000

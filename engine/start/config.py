@@ -104,6 +104,9 @@ class JournalConfig(_Section, frozen=True):
 
     segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
     """Size of a file, in MiB."""
+    max_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
+    """What may wait there for a database, in MiB; 0: as much as the disk takes. Beyond it rows wait
+    in the rings, and those that find them full are declared lost: no row is later than that."""
     sync_interval_s: Annotated[float, Meta(ge=0.01, le=3600)] = 1.0
     """Seconds between two fdatasync calls: a power cut loses no more of what no database has."""
 

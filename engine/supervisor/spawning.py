@@ -163,6 +163,7 @@ async def spawn_writer(
         bars=config.database.bars,
         answer_within_s=config.database.answer_within_s,
         journal_segment_bytes=config.journal.segment_mb << 20,
+        journal_max_bytes=config.journal.max_mb << 20,
         journal_sync_interval_s=config.journal.sync_interval_s,
         redis_prefix=config.redis.prefix,
         redis_stream_maxlen=config.redis.stream_maxlen,

@@ -63,7 +63,9 @@ class Writer:
         self._metrics, self._process = WriterMetrics(), ProcessMetrics("writer")
         self._deliveries = Deliveries(settings)
         readers = self._deliveries.readers
-        self.sources = Sources(layout, settings.journal_segment_bytes, readers)
+        self.sources = Sources(
+            layout, settings.journal_segment_bytes, readers, settings.journal_max_bytes
+        )
         self.sources.open(settings.rings)
         self.sources.on_delivered = self._send_status
         self._deliveries.attach(self.sources)
@@ -198,6 +200,7 @@ class Writer:
             self._process.feed(status.cpu_s, lag_s)
 
     def _send_status(self) -> WriterStatus:
+        self.sources.note_waiting()
         status = self._status()
         self._pipe.send(status)
         self._metrics.feed(status)

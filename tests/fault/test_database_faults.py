@@ -64,6 +64,35 @@ def test_outage_longer_than_the_ring_is_bridged_by_the_journal(
     assert verdict.declared_missing == 0
 
 
+@pytest.mark.fault("P03")
+def test_where_little_may_wait_the_newest_rows_are_declared_and_the_others_come_in_time(
+    make_rig: MakeRig, postgres: PrivatePostgres
+) -> None:
+    """A megabyte in the journal and 16,384 records in each ring: 50,000 trades are more."""
+    settings = (
+        "[shards]\nring_records = { trade = 16384, book = 16384 }\n[database]\nflush_rows = 1000\n"
+        "[journal]\nmax_mb = 1\n"
+    )
+    rig = make_rig(rate="8000", settings=settings)
+    engine = rig.start()
+    rig.until_more_rows(1000)
+    sent_before = rig.simulator.status()["sent"]["trade"]
+    postgres.stop()
+    engine.wait_for("as much waits for the database as may (journal.max_mb = 1)")
+    rig.until(
+        lambda: rig.simulator.status()["sent"]["trade"] > sent_before + 50_000, "they were sent"
+    )
+    kept_bytes = sum(each.stat().st_size for each in rig.directory.glob("state/**/*.seg"))
+    assert 0 < kept_bytes < 3 << 20, "the megabyte, and what comes until that is noticed"
+    postgres.start()
+    engine.wait_for_count("database: works again", 1)
+    rig.until_more_rows(2000)
+    verdict = rig.finish()
+    assert_equation(verdict)
+    assert verdict.declared_missing > 0
+    assert rig.query("SELECT DISTINCT reason FROM gaps WHERE missing <> 0") == [("ring_full",)]
+
+
 @pytest.mark.fault("N02")
 def test_a_table_that_refuses_everything_for_a_while_costs_nothing(make_rig: MakeRig) -> None:
     """As a frozen chunk does: real flushes are far smaller than any brake that counts rows."""

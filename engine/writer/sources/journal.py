@@ -53,6 +53,27 @@ class Unsynced:
                 os.close(fd)
 
 
+class JournalLimit:
+    """How much may wait in all journals of a writer together. Beyond it rows stay in their rings,
+    and what finds no place there is declared: who sets it bounds how late rows are.
+    """
+
+    def __init__(self, max_bytes: int = 0) -> None:
+        """0: as much as the disk takes."""
+        self._max_bytes = max_bytes
+        self._is_reached = False
+
+    def note(self, waiting_bytes: int) -> None:
+        """How much waits now."""
+        self._is_reached = 0 < self._max_bytes <= waiting_bytes
+
+    def check(self) -> None:
+        """Raises JournalError where no more is to wait."""
+        if self._is_reached:
+            limit = f"journal.max_mb = {self._max_bytes >> 20}"
+            raise JournalError(f"as much waits for the database as may ({limit})")
+
+
 class Journal:
     """Segments of one (ring, epoch), oldest first; the last one is open for appending.
 

@@ -27,7 +27,7 @@ from engine.data.positions import Positions
 from engine.data.ring import RingReader
 from engine.data.segment import Segment
 from engine.writer.sources.carried import Carried
-from engine.writer.sources.journal import Journal
+from engine.writer.sources.journal import Journal, JournalLimit
 from engine.writer.sources.latency import Latency
 from engine.writer.sources.progress import Progress
 
@@ -95,6 +95,7 @@ class Source:
         latencies: PumpLatencies,
         ring: LiveRing | None,
         readers: Readers,
+        limit: JournalLimit,
     ) -> None:
         self._key = SourceKey(f"{instance}/{name}", journal.epoch)
         self.name = name
@@ -107,6 +108,7 @@ class Source:
             _log,
         )
         self._journal_retry_at_s = 0.0
+        self._limit = limit
         self._positions = positions
         self._latencies = latencies
         self._ring = ring
@@ -178,6 +180,11 @@ class Source:
         return max(self.backlog(sink) for sink in self._kept)
 
     @property
+    def waiting_bytes(self) -> int:
+        """Of rows that some sink does not have for good which gets every one."""
+        return max(self.head_seq - self._durable_seq, 0) * self.spec.dtype.itemsize
+
+    @property
     def ring_first_seq(self) -> int:
         """The oldest row that is still in memory."""
         return self._ring.reader.released if self._ring else self.head_seq
@@ -237,6 +244,7 @@ class Source:
         while self.journal_seq < head:
             batch = reader.slice(self.journal_seq, head)
             try:
+                self._limit.check()
                 self.journal.append(self.journal_seq, batch)
             except JournalError as error:
                 self._journal_retry_at_s = monotonic_s() + self._journal_trouble.met(error)

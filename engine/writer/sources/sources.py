@@ -23,7 +23,7 @@ from engine.data.ring import RingReader
 from engine.data.ring_files import kind_of, make_ring
 from engine.data.segment import Segment, attach_segment
 from engine.messages.settings import RingSettings
-from engine.writer.sources.journal import Journal
+from engine.writer.sources.journal import Journal, JournalLimit
 from engine.writer.sources.source import (
     NOBODY,
     LiveRing,
@@ -51,7 +51,11 @@ _STAMPED_BY_VENUES: Final = (
 class Sources:
     """The list, and the parts its members share."""
 
-    def __init__(self, layout: Layout, segment_bytes: int, readers: Readers) -> None:
+    def __init__(
+        self, layout: Layout, segment_bytes: int, readers: Readers, journal_max_bytes: int = 0
+    ) -> None:
+        """Of `journal_max_bytes` see `JournalLimit`."""
+        self._limit = JournalLimit(journal_max_bytes)
         self._layout = layout
         self._readers = readers
         self._segment_bytes = segment_bytes
@@ -111,6 +115,10 @@ class Sources:
     def want(self, rings: Iterable[str]) -> None:
         """Nobody writes to any other ring: they go when everybody has their rows."""
         self._wanted = frozenset(rings)
+
+    def note_waiting(self) -> None:
+        """See how much waits, which may be limited; about once a second."""
+        self._limit.note(sum(source.waiting_bytes for source in self._sources))
 
     def let_go(self) -> None:
         """Where nobody wants every row: what the rings have is not waited for."""
@@ -190,6 +198,7 @@ class Sources:
             self.latencies,
             LiveRing(reader, segment),
             self._readers,
+            self._limit,
         )
         waiting = source.head_seq - source.journal_seq
         if waiting:
@@ -216,8 +225,9 @@ class Sources:
         journal = self._journal(ring, epoch, spec)
         positions = self._positions[spec.name]
         return Source(
-            self.instance, ring, spec, journal, positions, self.latencies, None, self._readers
-        )
+            self.instance, ring, spec, journal, positions, self.latencies, None, self._readers,
+            self._limit,
+        )  # fmt: skip
 
     def _ring_of(self, key: SourceKey) -> str:
         return key.ring.removeprefix(f"{self.instance}/")

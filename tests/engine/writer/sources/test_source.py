@@ -1,6 +1,7 @@
 """Rows travel ring → journal → database whatever stops, fails or restarts on the way."""
 
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from pathlib import Path
 from struct import Struct
 from tempfile import TemporaryDirectory
@@ -194,6 +195,39 @@ def test_without_a_journal_rows_stay_in_the_ring_until_durable(
     source.pump()
     assert "works again" in caplog.text
     assert source.read(64, 10)[1]["trade_id"].tolist() == [67]
+    shard.close()
+    sources.remove_all()
+
+
+def test_what_waits_beyond_the_limit_stays_in_the_ring(tmp_path: Path) -> None:
+    """Half a ring may wait in the journal; once the database has that for good, the rest may."""
+    layout = open_layout(tmp_path / "state", shm_root=tmp_path / "shm")
+    sources = Sources(layout, 1 << 20, BOTH, 32 * TRADE.dtype.itemsize)
+    sources.open(WANTED)
+    (source,) = sources
+    shard = Shard(layout)
+    for trade_id in range(1, 33):
+        assert shard.put(trade_id)
+    source.pump()
+    sources.note_waiting()
+    for trade_id in range(33, 65):
+        assert shard.put(trade_id)
+    source.pump()
+    assert "as much waits for the database as may" in source.journal_error
+    for trade_id in range(65, 97):
+        assert shard.put(trade_id), "the journal has the first 32"
+    source.pump()
+    assert not shard.put(97), "nothing more was released"
+    assert source.waiting_bytes == 96 * TRADE.dtype.itemsize
+    source.progress("redis").seq = 96
+    for durable_seq, is_waiting in ((64, True), (65, False)):
+        source.advance("database", durable_seq, durable=True)
+        sources.note_waiting()
+        with patch("engine.writer.sources.source.monotonic_s", lambda: inf):
+            source.pump()
+        assert bool(source.journal_error) == is_waiting, "32 rows are as much as may wait"
+    assert shard.put(98)
+    assert source.read(95, 10)[1]["trade_id"].tolist() == [96, 98]
     shard.close()
     sources.remove_all()
 
