@@ -18,7 +18,7 @@ def test_latency(
 ) -> None:
     held = rig.search[-1].rows_per_s
     by_share = {
-        name: latency(rig, share * held, 5.0 if quick else 12.0) for name, share in SHARES.items()
+        name: latency(rig, share * held, 5.0 if quick else 10.0) for name, share in SHARES.items()
     }
     half = by_share["50%"]["stages"]
     stage = next((name for name in half if name.startswith("committed")), "tap")

@@ -30,11 +30,11 @@ Measure = Callable[[float, float], Probe]
 class Plan:
     """How long to look, and how closely."""
 
-    first: float = 8_000.0
+    first: float = 32_000.0
     """Rows a second."""
     climb_s: float = 4.0
     bisections: int = 3
-    bisection_s: float = 12.0
+    bisection_s: float = 10.0
     hold_s: float = 60.0
     most: float = 4_000_000.0
     least: float = 50.0
