@@ -110,7 +110,8 @@ def _own(entry: Mapping[str, Any]) -> Iterator[str]:
             stage: [percentiles[each] for each in _PERCENTILES]
             for stage, percentiles in found["stages"].items()
         }
-        at = f"{share} of the held rate, {found['rows_per_s']:,.0f} rows/s"
+        part = f"{share} of the held rate, " if share.endswith("%") else ""
+        at = f"{part}{found['rows_per_s']:,.0f} rows/s"
         yield lines(f"{name}: ms since the row was due, at {at}", _PERCENTILES, by_stage)
 
 

@@ -1,5 +1,5 @@
-"""What happens at twice the rate that is held: does it stay up and go on committing, is what is lost
-declared, how late is what is not, and how soon is it live again?
+"""What happens at twice the rate that is held: does it stay up and go on committing, is what is
+lost declared, how late is what is not, and how soon is it live again?
 """
 
 import time

@@ -25,13 +25,14 @@ class Timed(msgspec.Struct):
     """What is wanted of an event."""
 
     time: int
+    recv: int
 
 
 def main(arguments: Sequence[str]) -> None:
     """Read until nobody wants to know any more."""
     url, key = arguments
     client = redis.Redis.from_url(url)
-    decode, ages, over = msgspec.json.Decoder(list[Timed]).decode, [], []
+    decode, ages, from_ring, over = msgspec.json.Decoder(list[Timed]).decode, [], [], []
     Thread(target=lambda: over.append(sys.stdin.read()), daemon=True).start()
     newest: Any = client.xrevrange(key, count=1)
     last: Any = newest[0][0] if newest else "0"
@@ -41,10 +42,11 @@ def main(arguments: Sequence[str]) -> None:
         now_ns = wall_ns()
         for _, entries in answer:
             for last, fields in entries:  # noqa: B007 - where to go on
-                times = [event.time for event in decode(fields[b"events"])]
-                ages.append(now_ns - np.array(times, np.int64))
-    count = sum(map(len, ages))
-    print(json.dumps({"rows": count, "stages": {"redis": percentiles_ms(ages)}}))
+                events = decode(fields[b"events"])
+                ages.append(now_ns - np.array([event.time for event in events], np.int64))
+                from_ring.append(now_ns - np.array([event.recv for event in events], np.int64))
+    stages = {"redis": percentiles_ms(ages), "ring to redis": percentiles_ms(from_ring)}
+    print(json.dumps({"rows": sum(map(len, ages)), "stages": stages}))
 
 
 if __name__ == "__main__":

@@ -50,16 +50,22 @@ class Ages:
         self.count = 0
         self._ring: list[npt.NDArray[np.int64]] = []
         self._tap: list[npt.NDArray[np.int64]] = []
+        self._from_ring: list[npt.NDArray[np.int64]] = []
 
     def add(self, rows: RecordArray, now_ns: int) -> None:
         """Rows that have just been read."""
         self.count += len(rows)
         self._ring.append(rows["ts_recv"] - rows["ts_event"])
         self._tap.append(now_ns - rows["ts_event"])
+        self._from_ring.append(now_ns - rows["ts_recv"])
 
     def by_stage(self) -> dict[str, dict[str, float]]:
-        """Percentiles at the shard, and here."""
-        return {"ring": percentiles_ms(self._ring), "tap": percentiles_ms(self._tap)}
+        """Percentiles at the shard, here, and of the way between."""
+        return {
+            "ring": percentiles_ms(self._ring),
+            "tap": percentiles_ms(self._tap),
+            "ring to tap": percentiles_ms(self._from_ring),
+        }
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -26,9 +26,9 @@ def cpu_line(per_row_us: Mapping[str, float]) -> str:
 
 def latency_lines(by_share: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A table of percentiles, in ms."""
-    lines = [f"{'ms after it was due':<34}{'p50':>10}{'p90':>10}{'p99':>10}{'p99.9':>10}"]
+    lines = [f"{'ms after it was due':<42}{'p50':>10}{'p90':>10}{'p99':>10}{'p99.9':>10}"]
     for share, found in by_share.items():
         for stage, percentiles in found["stages"].items():
-            place = f"{share:>4} {found['rows_per_s']:>10,.0f}/s {stage}"
-            lines.append(f"{place:<34}" + "".join(f"{ms:>10,.2f}" for ms in percentiles.values()))
+            place = f"{share:>5} {found['rows_per_s']:>10,.0f}/s {stage}"
+            lines.append(f"{place:<42}" + "".join(f"{ms:>10,.2f}" for ms in percentiles.values()))
     return lines
