@@ -37,7 +37,7 @@ def write(run: Run, path: Path) -> None:
 def page(run: Run) -> str:
     """The page."""
     suite, machine = run.get("suite", ""), run["machine_info"]
-    title = f"fintickstreams: bench {suite}, {run.get('datetime', '')}"
+    title = f"fintickstreams: bench {suite}, {run.get('datetime', '')[:16]}"
     busy = warning(machine) if "load_1m_at_start" in machine else ""
     parts = [
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>',

@@ -29,6 +29,8 @@ def _role(process: psutil.Process) -> str:
         if "engine.process.birth" in line:
             name = str(line[line.index("engine.process.birth") + 1])
             return name.partition("-")[0]  # of a shard: all of them are one line
+        if "engine.process.forks" in line:
+            return "forks"
     return "other"
 
 
