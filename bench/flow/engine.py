@@ -19,12 +19,15 @@ from bench.flow.committed import SERVER_SETTING
 from bench.flow.market import Market
 from bench.flow.setups import Setup
 from engine.data.layout import open_layout
+from engine.data.names import CARRIES
 from engine.process import instance
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_S_MAX: Final = 180.0
 _STOP_S_MAX: Final = 180.0
 _LOOK_S: Final = 0.25
+_RING_RECORDS: Final = 1 << 20
+"""For rates at which what streams usually get would hold a fraction of a second."""
 
 
 class EngineFailedError(Exception):
@@ -133,7 +136,9 @@ class Engine:
 
 
 def _toml(market: Market) -> str:
+    kinds = sorted({kind for key in market.streams() for kind in CARRIES[key.kind]})
     parts = ["[database]", f"private_settings = {{ {SERVER_SETTING} = 'on' }}"]
+    parts += ["[shards.ring_records]", *(f"{kind} = {_RING_RECORDS}" for kind in kinds)]
     for name, venue in market.venues().items():
         parts += [
             f"[venues.{name}]",

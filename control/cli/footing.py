@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from control.cli.changes.legacy import Legacy
-from control.cli.ground import ServiceOptions
+from control.cli.ground import ServiceOptions, known_kinds
 from engine.base import handles
 from engine.base.errors import ConfigError
 from engine.data.kinds import KINDS
@@ -17,7 +17,6 @@ from engine.messages.settings import HeldLimitSettings, LimitSettings, RingSetti
 from engine.process import instance
 from engine.process.instance import Locks
 from engine.start import preflight
-from engine.start.config import LoadedConfig
 from shards.venues import raised_limits, socket_count, venue_limits
 
 _UNREAD_S = 20.0
@@ -64,8 +63,7 @@ class Footing:
         metrics, second = config.metrics, None
         if metrics.port is not None:
             second = stack.enter_context(bind(metrics.host, metrics.port, section="metrics"))
-        sockets = socket_count(streams, config.venues)
-        plan, cpus = machine_plan(options.loaded, layout, sockets)
+        plan, cpus = machine_plan(options, layout, streams)
         notes = [line for line in (plan.note, *raised_limits(config.venues)) if line]
         return cls(locks, listener, second, plan.rings, cpus, limits, notes)
 
@@ -114,18 +112,21 @@ def bind(
 
 
 def machine_plan(
-    loaded: LoadedConfig, layout: Layout, sockets: int
+    options: ServiceOptions, layout: Layout, streams: list[StreamKey]
 ) -> tuple[preflight.RingPlan, list[int | None]]:
     """Rings that fit into shared memory, and a CPU for each shard. Raises ConfigError where there
     is no room, or where so many WebSockets are more than a process may open.
     """
-    allowed = preflight.allowed_cpus()
+    loaded, allowed = options.loaded, preflight.allowed_cpus()
     chosen = preflight.shard_cpus(loaded.config, loaded.source, allowed)
     # On one CPU everything shares it; pinning would only forbid the kernel to help.
     cpus: list[int | None] = list(chosen) if len(allowed) > 1 else [None for _ in chosen]
-    room = preflight.ring_room(layout)
-    ring_plan = preflight.plan_rings(loaded.config, loaded.source, len(cpus), *room)
-    open_files(len(cpus), sockets)
+    kinds = [key.kind for key in streams] if options.fresh else known_kinds(layout, streams)
+    ring_plan = preflight.plan_rings(
+        loaded.config, loaded.source, len(cpus), *preflight.ring_room(layout),
+        streams=kinds, rows_s=options.rows_s,
+    )  # fmt: skip
+    open_files(len(cpus), socket_count(streams, loaded.config.venues))
     return ring_plan, cpus
 
 

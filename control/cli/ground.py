@@ -18,7 +18,7 @@ from control.http.auth import Guard
 from control.state.memory import memory_bytes
 from engine.base.errors import ConfigError
 from engine.data.layout import Layout
-from engine.data.names import DEFAULT_DATABASE, is_database
+from engine.data.names import DEFAULT_DATABASE, StreamKey, StreamKind, is_database
 from engine.database.session import HOUSEKEEPING, session
 from engine.messages.status import EngineStatus
 from engine.messages.writer import LIVE
@@ -49,6 +49,8 @@ class ServiceOptions:
     """Sinks that are not wanted, by name."""
     fresh: bool = False
     """Begin with an empty state directory and an empty private database (the demo)."""
+    rows_s: float = 0.0
+    """The rate at which rows will come, where that is known."""
     restores: bool = True
     """Whether streams of the configuration and of an earlier life begin."""
     ends_when: Callable[[EngineStatus], bool] = lambda _: False
@@ -134,12 +136,16 @@ def private_bytes(options: ServiceOptions, layout: Layout) -> int:
 
 
 def redis_plan(options: ServiceOptions, layout: Layout) -> RedisPlan:
-    """For the streams of the file and those that commands have added, as far as they are known."""
-    keys = {entry.key for entry in Wanted(layout.wanted).wanted()}
-    keys.update([] if options.fresh else options.loaded.stream_keys())
+    """For the streams that are known; a demo's Redis is as large as any."""
+    kinds = known_kinds(layout, [] if options.fresh else options.loaded.stream_keys())
     redis = options.loaded.config.redis
-    kinds = [key.kind for key in keys]
     return plan_redis(redis.memory_mb, redis.stream_maxlen, kinds, memory_bytes(), redis.maxlens)
+
+
+def known_kinds(layout: Layout, configured: Iterable[StreamKey]) -> list[StreamKind]:
+    """Of each stream of the file, and of each that commands have added, as far as is known."""
+    added = (entry.key for entry in Wanted(layout.wanted, owned=False).wanted())
+    return [key.kind for key in {*configured, *added}]
 
 
 def same_server(

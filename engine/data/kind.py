@@ -83,9 +83,10 @@ class Kind:
     wide_id_field: str = ""
     """Field with the upper half of ids that have 128 bits."""
     ring_records: int = 1 << 14
-    """Capacity of its ring when shared memory is ample; a power of two."""
+    """The most that its ring has unless told otherwise; a power of two."""
     is_fast: bool = False
-    """Whether rows come all the time: its ring is large, and gives way where memory is short."""
+    """Whether rows come all the time: its ring is as large as its streams want, and gives way where
+    memory is short."""
     word: str = ""
     """Its word in the keys of live rows; empty where it has no streams of its own there."""
     to_json: ToJson | None = None
@@ -109,6 +110,11 @@ class Kind:
         text = f"{LAYOUT_VERSION}:{self.name}:{np.lib.format.dtype_to_descr(self.dtype)}"
         fingerprint = hashlib.blake2b(text.encode(), digest_size=16).digest()
         object.__setattr__(self, "fingerprint", fingerprint)
+
+    @property
+    def ring_records_min(self) -> int:
+        """What its ring has where no stream of it is known yet, and shared memory is ample."""
+        return self.ring_records // 8 if self.is_fast else self.ring_records
 
     @property
     def own_columns(self) -> list[Column]:

@@ -129,8 +129,8 @@ class ShardsConfig(_Section, frozen=True):
     cpus: list[Annotated[int, Meta(ge=0, le=65535)]] | None = None
     """One shard for each CPU listed, and bound to it. Absent: the last half of the allowed ones."""
     ring_records: _RingRecords = _RingRecords()
-    """Records that a ring of this kind holds, a power of two. Absent: as here, and less in a small
-    `/dev/shm`."""
+    """Records that a ring of this kind holds, a power of two. Absent: as many as the streams that a
+    start knows want (`engine.start.preflight`), and less in a small `/dev/shm`."""
 
     def capacity(self, kind: str) -> int | None:
         """The capacity that is configured for the rings of a kind, if one is."""

@@ -5,15 +5,19 @@ Everything here is checked before anything is started, and a refusal names both 
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
+
+import msgspec
 
 from engine.base.durable import write_whole
 from engine.base.errors import ConfigError
 from engine.data.kinds import BOOK, KINDS, QUOTE, TRADE
 from engine.data.layout import Layout, ring_name, shard_name
+from engine.data.names import CARRIES, StreamKind
 from engine.data.ring import ring_bytes
 from engine.messages.settings import RingSettings
 from engine.process.instance import leftover_rings
@@ -21,6 +25,10 @@ from engine.start.config import Config
 
 _FEWEST_RECORDS = 1 << 12
 _FREE_SHARE = 0.8
+_STREAM_RECORDS = 1 << 14
+"""What a lively stream brings while nobody reads its ring, counted as five seconds: a writer that
+was killed is back after one."""
+_AWAY_S = 5
 _HEAD = Struct("<7scI4x16s")
 """Of a ring's header and of a journal segment's alike: magic, layout version, fingerprint."""
 _MAGICS = (b"FTSRING", b"FTSJRNL")
@@ -141,17 +149,26 @@ def _is_of_others(path: Path, ring: str) -> bool:
 
 
 def plan_rings(
-    config: Config, source: str, shard_count: int, free_bytes: int, reclaimable_bytes: int = 0
+    config: Config,
+    source: str,
+    shard_count: int,
+    free_bytes: int,
+    reclaimable_bytes: int = 0,
+    *,
+    streams: Iterable[StreamKind] = (),
+    rows_s: float = 0.0,
 ) -> RingPlan:
     """Choose ring capacities and prove that they fit.
 
+    They are for the kinds of all streams that are known, and for the rate of all rows where one is.
     Capacities that are not configured shrink until they fit (a container's /dev/shm often has
     64 MB); configured ones are kept or refused. For the bytes see `ring_room`.
     """
-    asked = {name: config.shards.capacity(name) for name in KINDS}
-    capacity = {name: asked[name] or kind.ring_records for name, kind in KINDS.items()}
+    capacity = _capacities(config, shard_count, streams, rows_s)
     budget = int((free_bytes + reclaimable_bytes) * _FREE_SHARE)
-    shrinkable = [name for name, kind in KINDS.items() if kind.is_fast and not asked[name]]
+    shrinkable = [
+        name for name, kind in KINDS.items() if kind.is_fast and not config.shards.capacity(name)
+    ]
     note = ""
     while _bytes_needed(capacity, shard_count) > budget:
         candidates = [kind for kind in shrinkable if capacity[kind] > _FEWEST_RECORDS]
@@ -174,6 +191,40 @@ def plan_rings(
         for kind in KINDS
     ]
     return RingPlan(rings, _bytes_needed(capacity, shard_count), free_bytes, note)
+
+
+def grown(
+    rings: Sequence[RingSettings],
+    config: Config,
+    shard_count: int,
+    streams: Iterable[StreamKind],
+    free_bytes: int,
+) -> list[RingSettings]:
+    """The rings of the next processes: larger than these where there are more streams by now, and
+    room beside them; never smaller.
+    """
+    wanted = _capacities(config, shard_count, streams)
+    larger = [
+        msgspec.structs.replace(each, capacity=max(each.capacity, wanted[each.kind]))
+        for each in rings
+    ]
+    needed = sum(ring_bytes(KINDS[each.kind], each.capacity) for each in larger)
+    return larger if needed <= free_bytes * _FREE_SHARE else list(rings)
+
+
+def _capacities(
+    config: Config, shard_count: int, streams: Iterable[StreamKind], rows_s: float = 0.0
+) -> dict[str, int]:
+    """By kind, in records: as configured, else as large as the streams of a shard want."""
+    count = Counter(name for stream in streams for name in CARRIES[stream])
+    flush_rows = max(each.flush_rows for each in config.all_databases.values())
+    found = {}
+    for name, kind in KINDS.items():
+        records = max(-(-count[name] // shard_count) * _STREAM_RECORDS, rows_s * _AWAY_S)
+        wanted = int(min(max(records, flush_rows, kind.ring_records_min), kind.ring_records))
+        usual = 1 << (wanted - 1).bit_length() if kind.is_fast else kind.ring_records
+        found[name] = config.shards.capacity(name) or usual
+    return found
 
 
 def _bytes_needed(capacity: dict[str, int], shard_count: int) -> int:

@@ -61,9 +61,11 @@ class _Line(msgspec.Struct, omit_defaults=True):
 
 
 class Wanted:
-    """The wanted streams in memory, with their file behind them. One process owns it."""
+    """The wanted streams in memory, with their file behind them. One process owns it; others only
+    look, which leaves it as it is.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, owned: bool = True) -> None:
         self._file = LineFile(path)
         self._compact_at_bytes = _COMPACT_MIN_BYTES
         self._entries: dict[StreamKey, WantedStream] = {}
@@ -73,6 +75,8 @@ class Wanted:
         self.revision = 0
         """Grows with every change."""
         self._read()
+        if owned and self._file.size_bytes:
+            self.compact()
 
     def entries(self) -> list[WantedStream]:
         """Everything that is remembered, removed streams of the configuration included."""
@@ -188,8 +192,6 @@ class Wanted:
                 raise EngineError(
                     f"stream registry {self._file.path} is damaged in line {number}: {error}"
                 ) from error
-        if self._file.size_bytes:
-            self.compact()
 
     def _apply(self, line: _Line) -> None:
         if line.entry is not None:

@@ -123,9 +123,9 @@ def ring_rows(said: str) -> Iterator[Row]:
     """Capacities, whose defaults are the kinds'."""
     meaning = said.partition("Absent: ")[0].strip()
     for kind in KINDS.values():
-        default = f"`{kind.ring_records}`" + (
-            ", less in a small `/dev/shm`" if kind.is_fast else ""
-        )
+        default = f"`{kind.ring_records_min}`"
+        if kind.is_fast:
+            default += f" to `{kind.ring_records}`, by the number of streams"
         key = f"shards.ring_records.{kind.name}"
         yield Row(key, default, "integer, 64 to 2^30", is_live(key), meaning)
 

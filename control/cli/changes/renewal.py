@@ -14,11 +14,12 @@ from typing import Final
 import msgspec
 
 from control.cli.changes.legacy import Legacy
-from control.cli.ground import same_server
+from control.cli.ground import known_kinds, same_server
 from engine.base.errors import ConfigError, EngineError
 from engine.data.names import StreamKey, is_database
 from engine.process.protocol import Language, differences, language
 from engine.process.release import OURS, Code
+from engine.start import preflight
 from engine.start.config import LoadedConfig
 from engine.start.file.change import takes_start
 from engine.start.file.keys import leaves
@@ -65,11 +66,15 @@ class Renewal:
         loaded = self.reload()
         if changed := _unchangeable(settings, loaded):
             raise ConfigError(f"{loaded.source}: changed: {', '.join(changed)}; a restart takes it")
-        log = loaded.config.log
+        log, streams = loaded.config.log, self.streams(loaded)
         memory = same_server(loaded, settings.layout, settings.urls, settings.memory)
         return replace(
             settings,
             config=loaded.config,
+            rings=preflight.grown(
+                settings.rings, loaded.config, len(settings.cpus),
+                known_kinds(settings.layout, streams), preflight.ring_room(settings.layout)[0],
+            ),
             venues=loaded.config.venues,
             log=msgspec.structs.replace(
                 settings.log, level=log.level, format=log.format, fold_s=log.fold_s
@@ -78,10 +83,10 @@ class Renewal:
             limits=venue_limits(loaded.config.venues),
             shares_limits=loaded.config.limits.shared,
             memory=memory,
-            streams=self.streams(loaded),
+            streams=streams,
             code=found.code,
             forks=None,  # it has the code that it was begun with
-        )
+        )  # fmt: skip
 
     async def _try(self, settings: SupervisorSettings) -> OnDisk:
         """Run the trial of the code on disk in a process of its own."""

@@ -241,7 +241,9 @@ def demo_streams(symbols: int, venues: str = "", *, all_kinds: bool = False) -> 
 def run(options: argparse.Namespace) -> int:
     """Run the demo; exit code 0 only if everything that was sent is where it should be."""
     loaded = _own_state_dir(load(options), options.state_dir is not None)
-    return run_service(ServiceOptions.of(options, loaded, fresh=True), Demo(options))
+    rows_s = parse_rate(options.rate)
+    service = ServiceOptions.of(options, loaded, fresh=True, rows_s=rows_s)
+    return run_service(service, Demo(options))
 
 
 def _own_state_dir(loaded: LoadedConfig, chosen: bool) -> LoadedConfig:

@@ -9,7 +9,7 @@ from typing import Final
 
 from control.cli.findings import Complaint, Finding, fine
 from control.cli.footing import open_files
-from control.cli.ground import ServiceOptions, private_bytes
+from control.cli.ground import ServiceOptions, known_kinds, private_bytes
 from control.state.memory import memory_bytes
 from engine.base.errors import ConfigError, EngineError
 from engine.data.layout import Layout
@@ -57,8 +57,9 @@ def machine(loaded: LoadedConfig, layout: Layout, root: Path = Path("/")) -> Ite
         yield _cpus(cpus, allowed, cpu_quota(root))
     try:
         plan = preflight.plan_rings(
-            loaded.config, loaded.source, len(cpus), *preflight.ring_room(layout)
-        )
+            loaded.config, loaded.source, len(cpus), *preflight.ring_room(layout),
+            streams=known_kinds(layout, loaded.stream_keys(preferred_transport)),
+        )  # fmt: skip
     except (EngineError, OSError) as error:
         folder = layout.shm_dir.parent
         yield SHM_SMALL.problem(

@@ -22,6 +22,7 @@ from setproctitle import setproctitle
 
 from engine.base import handles, signals
 from engine.process import birth
+from engine.process.release import release
 
 _MOST_FDS: Final = 32
 _MOST_BYTES: Final = 4096
@@ -66,11 +67,13 @@ def serve(link: socket.socket, supervisor: int, modules: Sequence[str]) -> NoRet
 
 def _prepare(modules: Sequence[str]) -> None:
     """Have in memory what children need. What is there by then lives for ever: a collector that
-    looked at it would write to it, and it would be shared no more.
+    looked at it would write to it, and it would be shared no more. What copies say that they run is
+    this code, whatever is on disk when they are born.
     """
     gc.disable()
     for module in modules:
         importlib.import_module(module)
+    release()
     gc.collect()
     gc.freeze()
 

@@ -14,6 +14,7 @@ Invariants
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,7 @@ class ForkServer:
         supervisor = os.getpid()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # what waits in them would be said by each copy
+        gc.freeze()  # neither side's collector writes to what both share
         pid = os.fork()
         if not pid:
             serve(theirs, supervisor, modules)

@@ -1,10 +1,11 @@
-"""What the command line gives a private Redis: by the streams of the file and those of commands."""
+"""What the command line gives a private Redis, and rings: by the streams that are known."""
 
 from pathlib import Path
 
 import pytest
 
 from control.cli import ground
+from control.cli.footing import machine_plan
 from control.cli.ground import ServiceOptions, redis_plan
 from control.cli.options import example_streams
 from engine.data.layout import Layout
@@ -37,6 +38,22 @@ def test_streams_that_commands_added_count_as_well(tmp_path: Path, layout: Layou
     assert plan.needed_bytes == needed_bytes([StreamKind.TRADES] * 2_000, 1_000) > 256 * MB
     assert plan.memory_bytes == plan.needed_bytes, "more than the usual eighth of the machine"
     assert Wanted(layout.wanted).wanted() != []
+
+
+def test_rings_are_for_the_streams_that_commands_added_as_well(
+    tmp_path: Path, layout: Layout
+) -> None:
+    keys = [StreamKey("binance_linear", f"S{number}", StreamKind.TRADES) for number in range(500)]
+    Wanted(layout.wanted).put([WantedStream(key) for key in keys[:9]])
+    text = "streams = []\n[shards]\ncpus = [0]\n"
+
+    def trades(asked: ServiceOptions, configured: list[StreamKey]) -> list[int]:
+        plan, _ = machine_plan(asked, layout, configured)
+        return [ring.capacity for ring in plan.rings if ring.kind == "trade"]
+
+    asked = options(tmp_path, text)
+    assert (trades(asked, []), trades(asked, keys)) == ([1 << 18], [1 << 20])
+    assert trades(options(tmp_path, text, fresh=True), []) == [1 << 17], "they will be forgotten"
 
 
 @pytest.mark.fault("N40")

@@ -64,7 +64,7 @@ def test_readers_are_told_of_every_kind() -> None:
         for name in ("configuration", "redis", "sql")
     )
     for kind in KINDS.values():
-        assert f"| `shards.ring_records.{kind.name}` | `{kind.ring_records}`" in settings
+        assert f"| `shards.ring_records.{kind.name}` | `{kind.ring_records_min}`" in settings
         assert f"`{kind.view or kind.name}`" in sql or not kind.columns
         assert f"| `fts:{kind.word}:<venue>:<symbol>` |" in redis or not kind.word
 

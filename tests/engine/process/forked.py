@@ -19,14 +19,18 @@ from engine.messages.settings import ControlSettings, LogSettings
 from engine.process.child import Child
 from engine.process.forks.server import ForkServer
 from engine.process.pipe import Pipe
+from engine.process.release import release
 
 HERE = "tests.engine.process.forked"
 EXIT_CODE = 7
 
 
 async def run(settings: ControlSettings, pipe: Pipe[ToChild]) -> int:
-    """A child: says as its port what it was passed as a file, and leaves when it is drained."""
-    pipe.send(Ready(int(os.pread(settings.listen_fd, 8, 0))))
+    """A child: says as its port what it was passed as a file, and its release where it was born
+    with that; leaves when it is drained.
+    """
+    known = release() if release.cache_info().currsize else ""
+    pipe.send(Ready(int(os.pread(settings.listen_fd, 8, 0)), known))
     assert isinstance(await pipe.receive(), Drain)
     return EXIT_CODE
 
@@ -53,6 +57,7 @@ async def life(forks: ForkServer, directory: Path) -> dict[str, Any]:
     process = psutil.Process(child.pid)
     found = {
         "passed": ready.port,
+        "release": ready.release,
         "is_ours": process.ppid() == os.getpid(),
         "leads": os.getpgid(child.pid) == child.pid,
         "cmdline": " ".join(process.cmdline()).split()[1:-1],

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine.process.release import release
 from tests.engine.process import forked
 from tests.waiting import wait_for
 
@@ -41,6 +42,11 @@ def test_child_is_ours_has_what_it_was_passed_and_its_end_is_known(
     assert child["reads"] == "/dev/null"
     assert not child["lock_is_open"]
     assert child["exit_code"] == forked.EXIT_CODE
+
+
+def test_copy_is_of_the_release_that_it_is_copied_from(found: dict[str, dict[str, object]]) -> None:
+    assert found["copied"]["release"] == release(), "not of what is on disk when it is born"
+    assert found["alone"]["release"] == "", "it has yet to look"
 
 
 def test_nobody_is_left(found: dict[str, object]) -> None:

@@ -1,6 +1,8 @@
 """Configuration: what is accepted, and that every refusal names its file and key."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +17,8 @@ from engine.start.addresses import Secret, has_password, masked_url
 from engine.start.config import Config, LoadedConfig, StreamsConfig, load
 
 AMPLE = 10 << 30
+PLAIN = Config()
+MANY = [StreamKind.TRADES, StreamKind.L2_BOOK, StreamKind.TICKER] * 500
 
 
 def write(directory: Path, text: str | bytes) -> Path:
@@ -344,11 +348,58 @@ def test_forbidden_cpu_is_refused_with_the_allowed_ones(tmp_path: Path) -> None:
         preflight.shard_cpus(config, "x", [0, 1])
 
 
+def capacities(config: Config = PLAIN, shards: int = 1, **known: Any) -> dict[str, int]:
+    """By kind, of the rings of each shard, where there is room for all."""
+    plan = preflight.plan_rings(config, "x", shards, AMPLE, **known)
+    assert plan.note == ""
+    found = {ring.kind: ring.capacity for ring in plan.rings}
+    assert all(ring.capacity == found[ring.kind] for ring in plan.rings)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shards", "streams", "trade", "quote"),
+    [
+        (1, [], 1 << 17, 1 << 16),  # `flush_rows` quotes fit
+        (1, [StreamKind.TRADES] * 8, 1 << 17, 1 << 16),
+        (1, [StreamKind.TRADES] * 9, 1 << 18, 1 << 16),
+        (2, [StreamKind.TRADES] * 16, 1 << 17, 1 << 16),
+        (2, [StreamKind.TRADES] * 17, 1 << 18, 1 << 16),
+        (1, [StreamKind.TRADES, StreamKind.TICKER] * 5000, 1 << 20, 1 << 18),
+    ],
+)
+def test_rings_are_as_large_as_the_streams_of_a_shard_want(
+    shards: int, streams: list[StreamKind], trade: int, quote: int
+) -> None:
+    found = capacities(shards=shards, streams=streams)
+    slow = {name: kind.ring_records for name, kind in KINDS.items() if not kind.is_fast}
+    assert found == {"trade": trade, "book": 1 << 17, "quote": quote} | slow
+
+
+def test_rings_are_as_large_as_a_rate_that_is_known_wants() -> None:
+    assert [capacities(rows_s=rate)["trade"] for rate in (20_000, 30_000, math.inf)] == [
+        1 << 17, 1 << 18, 1 << 20,
+    ]  # fmt: skip
+
+
+def test_rings_that_are_configured_are_as_they_are_configured(tmp_path: Path) -> None:
+    text = "[shards.ring_records]\ntrade = 65536\n[database]\nflush_rows = 60000\n"
+    text += "[databases.other]\nurl = 'postgresql://x/y'\nflush_rows = 65536\n"
+    found = capacities(load(write(tmp_path, text), {}).config)
+    assert (found["trade"], found["quote"], found["book"]) == (1 << 16, 1 << 16, 1 << 17)
+
+
+def test_rings_of_the_next_processes_grow_with_the_streams_where_there_is_room() -> None:
+    before = preflight.plan_rings(Config(), "x", 2, AMPLE).rings
+    larger = preflight.grown(before, Config(), 2, MANY, AMPLE)
+    assert larger == preflight.plan_rings(Config(), "x", 2, AMPLE, streams=MANY).rings != before
+    assert preflight.grown(before, Config(), 2, MANY, 64 << 20) == before
+    assert preflight.grown(larger, Config(), 2, [], AMPLE) == larger
+
+
 def test_rings_shrink_to_a_small_shared_memory_and_say_so() -> None:
-    ample = preflight.plan_rings(Config(), "x", 1, AMPLE)
-    assert ample.note == ""
-    assert {ring.ring: ring.capacity for ring in ample.rings}["shard-0.trade"] == 1 << 20
-    small = preflight.plan_rings(Config(), "x", 2, 64 << 20)
+    assert capacities(streams=MANY)["trade"] == 1 << 20
+    small = preflight.plan_rings(Config(), "x", 2, 64 << 20, streams=MANY)
     assert small.bytes_needed <= (64 << 20) * 0.8
     assert "rings hold" in small.note
     for ring in small.rings:

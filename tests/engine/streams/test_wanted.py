@@ -44,6 +44,17 @@ def test_streams_and_knobs_are_there_after_a_restart(path: Path) -> None:
     assert Wanted(path).wanted() == again.wanted(), "the compacted file says the same"
 
 
+def test_who_only_looks_leaves_the_file_as_it_is(path: Path) -> None:
+    wanted = Wanted(path)
+    wanted.put([WantedStream(A), WantedStream(B)])
+    wanted.remove([B])
+    before = path.read_bytes(), path.stat().st_ino
+    assert keys(Wanted(path, owned=False)) == [A]
+    assert (path.read_bytes(), path.stat().st_ino) == before
+    Wanted(path)
+    assert path.stat().st_ino != before[1], "its owner writes it anew, shorter"
+
+
 def test_half_a_line_was_never_answered(path: Path) -> None:
     wanted = Wanted(path)
     wanted.put([WantedStream(A)])

@@ -50,9 +50,8 @@ class Tables:
         self.partitions = Partitions()
         self.notes = Notes()
         self._catch_up = CatchUp()
-        self._encoders = {
-            kind: CopyEncoder(spec, _ENCODE_ROWS) for kind, spec in KINDS.items() if spec.columns
-        }
+        self._encoders: dict[str, CopyEncoder] = {}
+        """Of the kinds that have come: their buffers are most of what a quiet writer needs."""
 
     def forget(self) -> None:
         """The connection is a new one, and may be to another database."""
@@ -99,7 +98,9 @@ class Tables:
         """Copy rows into their table, or another one like it; return how many had to be rounded.
         Their `notes` go with them.
         """
-        encoder = self._encoders[kind]
+        encoder = self._encoders.get(kind)
+        if encoder is None:
+            encoder = self._encoders[kind] = CopyEncoder(KINDS[kind], _ENCODE_ROWS)
         inexact_before = encoder.inexact_count
         row_count = sum(len(rows.records) for rows in parts)
         async with (
