@@ -100,7 +100,7 @@ class LatencyBuckets:
         self._buckets.add(growth, (now.sum_us - before.sum_us) / 1e6)
 
 
-class Tally:
+class Observations:
     """A histogram of single observations, which are written when somebody says so."""
 
     def __init__(
@@ -326,9 +326,9 @@ class BatchMetrics:
         self._sink = sink
         labels = {"sink": sink}
         text = "Rows that a sink took at once"
-        self._rows = Tally("fts_writer_batch_rows", text, labels, _BATCH_EDGES_ROWS)
+        self._rows = Observations("fts_writer_batch_rows", text, labels, _BATCH_EDGES_ROWS)
         text = "How long a sink took to take a batch"
-        self._seconds = Tally("fts_writer_write_seconds", text, labels, _WRITE_EDGES_S)
+        self._seconds = Observations("fts_writer_write_seconds", text, labels, _WRITE_EDGES_S)
         self._delivered_s = 0.0
         self._errors = Counter(
             "fts_writer_errors_total",
