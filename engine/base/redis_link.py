@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
+from engine.base.alarm import Deadline
 from engine.base.errors import ConfigError, StoreFullError, StoreUnavailableError
 from engine.base.masking import mask_url, scrub
 
@@ -69,6 +70,7 @@ class _Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.deadline = Deadline(lambda: self._fail(TimeoutError()))
         self._parser = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiter: asyncio.Future[list[Any]] | None = None
         self._replies: list[Any] = []
@@ -88,8 +90,11 @@ class _Wire(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Nothing more comes."""
         self.lost.set_result(None)
+        self._fail(error or EOFError(_HANGS_UP))
+
+    def _fail(self, error: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error or EOFError(_HANGS_UP))
+            self._waiter.set_exception(error)
 
     def _collect(self, waiter: "asyncio.Future[list[Any]]") -> None:
         try:
@@ -146,9 +151,8 @@ class RedisLink:
         Raises StoreUnavailableError for a lost connection, or when not all replies are there after
         `deadline_s`. The link is closed then.
         """
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[list[Any]] = loop.create_future()
-        timer = loop.call_later(deadline_s, _expire, waiter)
+        waiter: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self._wire.deadline.begin(deadline_s)
         try:
             if self.is_closed:
                 raise EOFError(_HANGS_UP)
@@ -168,7 +172,7 @@ class RedisLink:
             self.close()
             raise
         finally:
-            timer.cancel()
+            self._wire.deadline.end()
 
     def refused(self, error_reply: hiredis.ReplyError) -> StoreUnavailableError:
         """Close the link; return the error to raise for what the server answered."""
@@ -196,11 +200,6 @@ _NOTHING: Final = object()
 _HANGS_UP: Final = "the server closed the connection"
 # Its stub says that a command has one part.
 _pack: Final = cast("Callable[[Command], bytes]", hiredis.pack_command)
-
-
-def _expire(waiter: "asyncio.Future[list[Any]]") -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
 
 
 async def _connect(address: RedisAddress) -> tuple[asyncio.Transport, _Wire]:

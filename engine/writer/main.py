@@ -98,7 +98,7 @@ class Writer:
         os.read(self._settings.doorbell_fd, 8)
         self.sources.ask_for_doorbell(False)
         for consumer in self._deliveries.live:
-            consumer.rows_arrived()
+            consumer.arrived.ring()
         self._doorbell.ring()
 
     async def _pump(self) -> None:
