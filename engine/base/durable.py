@@ -52,7 +52,10 @@ class LineFile:
 
     def read(self) -> Iterator[bytes]:
         """The whole lines that came since; half a line waits for its end."""
-        if not self.path.exists():
+        try:
+            if self.path.stat().st_size <= self.size_bytes:
+                return
+        except FileNotFoundError:
             return
         with self.path.open("rb") as file:
             file.seek(self.size_bytes)

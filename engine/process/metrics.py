@@ -9,7 +9,8 @@ a few times a second, and what these have grown by is added.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -56,13 +57,16 @@ class Growth:
             self._seen[labels] = total
 
 
-class LatencyBuckets:
-    """A histogram fed from counts by bucket, where the library's own takes single observations.
+class Buckets:
+    """A histogram that is added to in sums: the library's own takes single observations, and writes
+    each to the file of this process.
 
     It is made of the same values as the library's, so the library merges and shows it.
     """
 
-    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, text: str, labels: Mapping[str, str], edges: Iterable[float]
+    ) -> None:
         def value(suffix: str, names: tuple[str, ...], texts: tuple[str, ...]) -> Any:
             return values.ValueClass("histogram", name, name + suffix, names, texts, text)
 
@@ -70,17 +74,55 @@ class LatencyBuckets:
         self._sum = value("_sum", names, texts)
         self._buckets = [
             value("_bucket", (*names, "le"), (*texts, floatToGoString(edge)))
-            for edge in (*LATENCY_EDGES_S.values(), INF)
+            for edge in (*edges, INF)
         ]
+
+    def add(self, counts: Iterable[int], total: float) -> None:
+        """So many observations for each edge and beyond the last, and what they are together."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
+class LatencyBuckets:
+    """A histogram fed from totals by fine bucket."""
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str]) -> None:
+        self._buckets = Buckets(name, text, labels, LATENCY_EDGES_S.values())
         self._seen = LatencyHistogram([])
 
     def feed(self, now: LatencyHistogram) -> None:
         """Add what the histogram has grown by since the last time."""
         before, self._seen = self._seen, now
         bounds = [0, *LATENCY_EDGES_S, None]
-        for bucket, (first, last) in zip(self._buckets, pairwise(bounds), strict=True):
-            bucket.inc(sum(now.counts[first:last]) - sum(before.counts[first:last]))
-        self._sum.inc((now.sum_us - before.sum_us) / 1e6)
+        growth = [sum(now.counts[a:b]) - sum(before.counts[a:b]) for a, b in pairwise(bounds)]
+        self._buckets.add(growth, (now.sum_us - before.sum_us) / 1e6)
+
+
+class Observations:
+    """A histogram of single observations, which are written when somebody says so."""
+
+    def __init__(
+        self, name: str, text: str, labels: Mapping[str, str], edges: Sequence[float]
+    ) -> None:
+        self._buckets = Buckets(name, text, labels, edges)
+        self._edges = edges
+        self._begin()
+
+    def observe(self, amount: float) -> None:
+        """Count one. What equals an edge is below it."""
+        self._counts[bisect_left(self._edges, amount)] += 1
+        self._total += amount
+
+    def write(self) -> None:
+        """Show what was counted since the last time."""
+        self._buckets.add(self._counts, self._total)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._counts = [0] * (len(self._edges) + 1)
+        self._total = 0.0
 
 
 class ProcessMetrics:
@@ -276,24 +318,18 @@ class WriterMetrics:
 
 
 class BatchMetrics:
-    """What the writer hands to one sink, batch by batch."""
+    """What the writer hands to one sink, batch by batch. Some hundred a second may come, so they
+    are counted here and shown by `write`.
+    """
 
     def __init__(self, sink: str) -> None:
         self._sink = sink
-        self._rows = Histogram(
-            "fts_writer_batch_rows",
-            "Rows that a sink took at once",
-            ("sink",),
-            buckets=_BATCH_EDGES_ROWS,
-            registry=None,
-        ).labels(sink)
-        self._seconds = Histogram(
-            "fts_writer_write_seconds",
-            "How long a sink took to take a batch",
-            ("sink",),
-            buckets=_WRITE_EDGES_S,
-            registry=None,
-        ).labels(sink)
+        labels = {"sink": sink}
+        text = "Rows that a sink took at once"
+        self._rows = Observations("fts_writer_batch_rows", text, labels, _BATCH_EDGES_ROWS)
+        text = "How long a sink took to take a batch"
+        self._seconds = Observations("fts_writer_write_seconds", text, labels, _WRITE_EDGES_S)
+        self._delivered_s = 0.0
         self._errors = Counter(
             "fts_writer_errors_total",
             "Tries that failed; each is followed by another one",
@@ -310,7 +346,13 @@ class BatchMetrics:
         """A batch was taken: by now (seconds since 1970), within so long."""
         self._rows.observe(rows)
         self._seconds.observe(seconds)
-        self._delivered.set(now_s)
+        self._delivered_s = now_s
+
+    def write(self) -> None:
+        """Show what was taken up to now."""
+        self._rows.write()
+        self._seconds.write()
+        self._delivered.set(self._delivered_s)
 
     def failed(self, error: Exception) -> None:
         """A try failed. The reason is the kind of the error: `StoreFullError` is `store_full`."""

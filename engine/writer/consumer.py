@@ -72,6 +72,10 @@ class Consumer(ABC):
         self.arrived.ring()
         await self._rests.wait()
 
+    def write_metrics(self) -> None:
+        """Show what was delivered up to now."""
+        self._metrics.write()
+
     @property
     def status(self) -> SinkStatus:
         """How it stands. A sink that owes an answer is as good as away."""

@@ -67,7 +67,8 @@ class Deliveries:
         for sink in self._sinks:
             knobs = self._knobs[sink.name]
             if sink.promise is Promise.LIVE:
-                self.live.append(Live(sources, sink, knobs))
+                pace_s = self._settings.live_flush_interval_s
+                self.live.append(Live(sources, sink, knobs, pace_s=pace_s))
             else:
                 share = shares.get(sink.name)
                 self.every_row.append(EveryRow(sources, sink, knobs, self._tell_live, share=share))

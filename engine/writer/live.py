@@ -7,16 +7,17 @@ Every row of a ring is counted once, whatever is tried again:
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import numpy as np
 
 from engine.base.backoff import Backoff
-from engine.base.clock import wall_ns
+from engine.base.clock import monotonic_s, wall_ns
 from engine.base.errors import EngineError, FencedError
 from engine.data.kind import RecordArray
 from engine.data.kinds import GAP
+from engine.data.layout import SourceKey
 from engine.messages.writer import SinkStatus
 from engine.writer.consumer import Consumer
 from engine.writer.rows.knob_table import KnobTable
@@ -37,14 +38,23 @@ class Live(Consumer):
     """Rows as they come; what the sink could not take in time is counted as missed."""
 
     def __init__(
-        self, sources: Sources, sink: Sink, knobs: KnobTable, backoff: Backoff | None = None
+        self,
+        sources: Sources,
+        sink: Sink,
+        knobs: KnobTable,
+        backoff: Backoff | None = None,
+        pace_s: float = 0.0,
     ) -> None:
+        """`pace_s`: rows that keep coming go together, so often."""
         super().__init__(sources, sink, knobs, backoff)
+        self._pace_s = pace_s
+        self._due_s = 0.0
         self._gaps: deque[RecordArray] = deque()
         self._in_flight = Batch()
         """What was sent, until it is known what became of it."""
         self._rows_at_once = knobs.flush_rows
-        self._is_idle = False
+        self._seen: Sequence[Source] = ()
+        self._known: dict[SourceKey, tuple[Source, Progress]] = {}
 
     def hear_of(self, gaps: RecordArray) -> None:
         """Gaps that another sink has just been told go with the next rows."""
@@ -57,7 +67,8 @@ class Live(Consumer):
 
     def rows_arrived(self) -> None:
         """Live data is delivered at once."""
-        self.arrived.ring()
+        if not self.is_idle:
+            self.arrived.ring()
 
     @property
     def status(self) -> SinkStatus:
@@ -68,12 +79,12 @@ class Live(Consumer):
     @property
     def is_idle(self) -> bool:
         """Whether the sink has everything."""
-        return all(self._progress(source).seq >= source.head_seq for source in self._live)
+        return all(progress.seq >= source.head_seq for source, progress in self._live)
 
     @property
     def backlog_rows(self) -> int:
         """Rows in the rings that the sink was not given yet."""
-        return sum(max(s.head_seq - _counted(self._progress(s)), 0) for s in self._live)
+        return sum(max(s.head_seq - _counted(progress), 0) for s, progress in self._live)
 
     async def finish(self) -> None:
         """Wait until the sink has what is in the rings."""
@@ -85,23 +96,27 @@ class Live(Consumer):
         are under way is known when they are back.
         """
         under_way = {part.source for part in self._in_flight.parts}
-        for source in self._live:
-            progress, oldest = self._progress(source), source.ring_first_seq
-            if source.key in under_way or progress.seq >= oldest:
-                continue
-            missed = oldest - _counted(progress)
-            if missed > 0:
-                self.missed_rows[source.spec.name] += missed
-                progress.counted_seq = oldest
-            progress.seq = oldest
+        for source, progress in self._live:
+            if source.key not in under_way:
+                self._note_missed(source, progress)
+
+    def _note_missed(self, source: Source, progress: Progress) -> None:
+        oldest = source.ring_first_seq
+        if progress.seq >= oldest:
+            return
+        missed = oldest - _counted(progress)
+        if missed > 0:
+            self.missed_rows[source.spec.name] += missed
+            progress.counted_seq = oldest
+        progress.seq = oldest
 
     @property
-    def _live(self) -> list[Source]:
-        """The rings whose rows are for readers."""
-        return [source for source in self._sources if source.is_live and not source.is_coverage]
-
-    def _progress(self, source: Source) -> Progress:
-        return source.progress(self.sink.name)
+    def _live(self) -> Collection[tuple[Source, Progress]]:
+        """The rings whose rows are for readers, and how far the sink is in each."""
+        if self._seen is not self._sources.live:
+            self._seen, name = self._sources.live, self.sink.name
+            self._known = {s.key: (s, s.progress(name)) for s in self._seen if not s.is_coverage}
+        return self._known.values()
 
     async def _work(self) -> None:
         try:
@@ -115,16 +130,16 @@ class Live(Consumer):
     async def _open(self) -> None:
         await self.sink.open({})
         live = self._live
-        cursors = await self.sink.cursors({s.key: self._progress(s).seq for s in live})
-        for source in live:
+        cursors = await self.sink.cursors({source.key: known.seq for source, known in live})
+        for source, progress in live:
             seq = cursors[source.key].seq
             if seq is not None:
-                self._resume(source, min(seq, source.head_seq))
-            self._progress(source).is_known = True
+                self._resume(source, progress, min(seq, source.head_seq))
+            progress.is_known = True
         self._in_flight = Batch()
-        self._is_idle = False
+        self.arrived.ring()  # a session that is good is said to be, whether rows come or not
 
-    def _resume(self, source: Source, taken_seq: int) -> None:
+    def _resume(self, source: Source, progress: Progress, taken_seq: int) -> None:
         """Go on where the sink says: after rows whose answer was lost, or before those that it has
         lost since. In the first life of a writer that is where its predecessor was.
         """
@@ -132,7 +147,6 @@ class Live(Consumer):
             if part.source == source.key and part.end_seq <= taken_seq:
                 self._account([part], Taken())
                 self._gaps_taken()
-        progress = self._progress(source)
         counted = progress.counted_seq
         if taken_seq > counted:
             if progress.is_known:
@@ -143,22 +157,30 @@ class Live(Consumer):
         progress.seq = taken_seq
 
     async def _next(self) -> tuple[Batch, bool]:
-        if self._is_idle:
-            await self.arrived.wait(_LOOK_EVERY_S)
+        await self._wait_for_rows()
         slices = self._slices()
-        # What is in the rings by now comes with the next look of the writer at them.
-        self._is_idle = all(part.end_seq - part.start_seq < self._rows_at_once for part in slices)
         self._in_flight = Batch(slices, gaps=list(self._gaps)) if slices else Batch()
         return self._in_flight, False
 
+    async def _wait_for_rows(self) -> None:
+        """Return when there are some, or it is time to look around."""
+        if not self.is_idle:
+            await asyncio.sleep(0)  # they come faster than the sink takes them: others' turn
+        else:
+            self._sources.ask_for_doorbell(True)
+            if self.is_idle:
+                await self.arrived.wait(_LOOK_EVERY_S)
+        if self._pace_s:
+            await asyncio.sleep(self._due_s - monotonic_s())
+            self._due_s = monotonic_s() + self._pace_s
+
     def _slices(self) -> list[Slice]:
-        self.note_missed()
         slices: list[Slice] = []
-        for source in self._live:
-            seq = self._progress(source).seq
-            if seq >= source.head_seq:
+        for source, progress in self._live:
+            if progress.seq >= source.head_seq:
                 continue
-            seq, records = source.read(seq, self._rows_at_once)
+            self._note_missed(source, progress)
+            seq, records = source.read(progress.seq, self._rows_at_once)
             if len(records):
                 whole = Slice.whole(source.key, source.spec, seq, records)
                 slices.append(whole.keeping(self._knobs.chosen(self.sink.name, records)))
@@ -169,24 +191,21 @@ class Live(Consumer):
         self._account(batch.slices, taken)
         self._gaps_taken()
         self._in_flight = Batch()
-        ends = {part.source: part.end_seq for part in batch.parts}
-        for source in self._live:
-            progress = self._progress(source)
-            progress.seq = ends.get(source.key, progress.seq)
+        for part in batch.parts:
+            self._progress(part.source).seq = part.end_seq
         self._rows_at_once = min(self._rows_at_once * 2, self._knobs.flush_rows)
 
     def _account(self, slices: Sequence[Slice], taken: Taken) -> None:
         """Count the rows of a flush, each once: what is sent again after a sink has lost it was
         counted before.
         """
-        now_ns, refused = wall_ns(), taken.refused.copy()
-        progress_of = {source.key: self._progress(source) for source in self._live}
+        now_ns, refused = wall_ns(), dict(taken.refused)
         for part in slices:
-            progress, kind = progress_of[part.source], part.spec.name
+            progress, kind = self._progress(part.source), part.spec.name
             start_seq = max(progress.counted_seq, part.start_seq)
             row_count = max(part.end_seq - start_seq, 0)
             kept = row_count if part.seqs is None else int(np.sum(part.seqs >= start_seq))
-            not_taken = min(refused[kind], kept)
+            not_taken = min(refused.get(kind, 0), kept)
             self.rows[kind] += kept - not_taken
             if not_taken:
                 refused[kind] -= not_taken
@@ -196,10 +215,15 @@ class Live(Consumer):
             progress.counted_seq = max(progress.counted_seq, part.end_seq)
 
     def _gaps_taken(self) -> None:
+        if not self._in_flight.gaps:
+            return
         for records in self._in_flight.gaps:
             self._gaps.popleft()
             self.rows[GAP.name] += len(records)
         self._in_flight = Batch(self._in_flight.parts)
+
+    def _progress(self, source: SourceKey) -> Progress:
+        return self._known[source][1]
 
 
 def _counted(progress: Progress) -> int:

@@ -43,10 +43,10 @@ EXIT_UNDELIVERED = 4
 """Drained, but a sink did not take every row in time: the rest waits in the journal."""
 
 _IDLE_POLL_S = 0.05
-_STORE_PACE_S = 0.02
-"""Between two looks at the rings while rows keep coming, where nobody reads them live: all that is
-waited for is the next commit. A look and what it sets off cost the same for one row as for a
-hundred."""
+_PUMP_PACE_S = 0.02
+"""Between two looks at the rings while rows keep coming. Who reads them live does so himself; all
+that waits for a look is the next commit and the next fdatasync, and it costs the same for one row
+as for a hundred."""
 _CROWDED = 1 / 16
 """Of a ring: who finds more looks again at once."""
 _LIVE_GRACE_S = 1.0
@@ -70,7 +70,6 @@ class Writer:
         self.sources.on_delivered = self._send_status
         self._deliveries.attach(self.sources)
         self._listings = ListingStores(settings, self._listing_saved)
-        self._pace_s = settings.live_flush_interval_s if readers.live else _STORE_PACE_S
 
     async def run(self) -> int:
         """Serve until drained. Returns the exit code."""
@@ -97,24 +96,26 @@ class Writer:
         return await self._leave() if await commands else 0
 
     def _on_doorbell(self) -> None:
+        """Rows came while somebody slept. Who is awake looks by himself when he is done."""
         os.read(self._settings.doorbell_fd, 8)
+        self.sources.ask_for_doorbell(False)
+        for consumer in self._deliveries.live:
+            consumer.arrived.ring()
         self._doorbell.ring()
 
     async def _pump(self) -> None:
         """Move rows from rings to journal as they come; sleep on the doorbell in between.
 
         The bounded sleep is a safety net, not a poll: a ring whose producer missed the request
-        for a doorbell is seen 50 ms later. While rows keep coming nobody rings: they are taken
-        together, at the pace of who waits for them.
+        for a doorbell is seen 50 ms later. Rows that keep coming are taken together.
         """
         while True:
             if new := self._pump_once():
-                await asyncio.sleep(0 if new > _CROWDED else self._pace_s)
+                await asyncio.sleep(0 if new > _CROWDED else _PUMP_PACE_S)
                 continue
-            self._ask_for_doorbell(True)
+            self.sources.ask_for_doorbell(True)
             if not self._pump_once():
                 await self._doorbell.wait(_IDLE_POLL_S)
-            self._ask_for_doorbell(False)
 
     def _pump_once(self) -> float:
         """Returns the largest part of a ring that was new."""
@@ -131,10 +132,6 @@ class Writer:
         self.sources.let_go()
         for consumer in self._deliveries:
             consumer.rows_arrived()
-
-    def _ask_for_doorbell(self, wanted: bool) -> None:
-        for source in self.sources:
-            source.ask_for_doorbell(wanted)
 
     async def _obey(self) -> bool:
         """Commands from the supervisor, up to the one to drain: whether it came. The supervisor's
@@ -204,6 +201,8 @@ class Writer:
         status = self._status()
         self._pipe.send(status)
         self._metrics.feed(status)
+        for consumer in self._deliveries:
+            consumer.write_metrics()
         return status
 
     def _status(self) -> WriterStatus:

@@ -23,7 +23,7 @@ class TradeJson(msgspec.Struct, gc=False):
 
 def _to_json(rows: RecordArray) -> list[TradeJson]:
     ids: list[Any] = rows["trade_id"].tolist()
-    if rows["trade_id_hi"].any():
+    if np.count_nonzero(rows["trade_id_hi"]):  # `any` costs three times as much for few rows
         ids = list(map(_wide_id, rows["trade_id_hi"].tolist(), ids))
     return list(
         map(

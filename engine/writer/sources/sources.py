@@ -60,7 +60,9 @@ class Sources:
         self._readers = readers
         self._segment_bytes = segment_bytes
         self._positions = {kind: _positions(layout, spec) for kind, spec in KINDS.items()}
-        self._sources: list[Source] = []
+        self._sources: tuple[Source, ...] = ()
+        self.live: tuple[Source, ...] = ()
+        """Those with a ring. It is another object whenever one has come or gone."""
         self._drained: dict[SourceKey, int] = {}
         self._wanted: frozenset[str] = frozenset()
         """Rings that somebody writes to, or will."""
@@ -70,7 +72,7 @@ class Sources:
         how they stand."""
 
     def __iter__(self) -> Iterator[Source]:
-        return iter(tuple(self._sources))  # who waits between two must not miss one
+        return iter(self._sources)  # a tuple: who waits between two does not miss one
 
     def __len__(self) -> int:
         return len(self._sources)
@@ -90,8 +92,7 @@ class Sources:
         """Make sources again of drained epochs that the database has not all of."""
         for key in lacking:
             if self._drained.pop(key, None) is not None:
-                self._sources.append(self._without_ring(self._ring_of(key), key.epoch))
-        self._sources.sort(key=lambda source: source.epoch)
+                self._hold([*self._sources, self._without_ring(self._ring_of(key), key.epoch)])
 
     def open(self, wanted: list[RingSettings]) -> None:
         """Attach and create rings, then find older journals."""
@@ -109,7 +110,6 @@ class Sources:
                 _log.warning("%s is no journal of ours: left alone", directory)
             elif (ring, int(directory.name)) not in live:
                 self._add_journal(ring, int(directory.name))
-        self._sources.sort(key=lambda source: source.epoch)  # oldest rows are delivered first
         self._forget_old()
 
     def want(self, rings: Iterable[str]) -> None:
@@ -119,6 +119,13 @@ class Sources:
     def note_waiting(self) -> None:
         """See how much waits, which may be limited; about once a second."""
         self._limit.note(sum(source.waiting_bytes for source in self._sources))
+
+    def ask_for_doorbell(self, wanted: bool) -> None:
+        """Ask the producers to ring when they publish. After asking, look at the heads once more.
+        Whoever is rung asks that nobody rings, until somebody wants to sleep again.
+        """
+        for source in self.live:
+            source.ask_for_doorbell(wanted)
 
     def let_go(self) -> None:
         """Where nobody wants every row: what the rings have is not waited for."""
@@ -141,7 +148,7 @@ class Sources:
         for source in delivered:
             _log.info("delivered what was left in %s/%d", source.name, source.epoch)
             source.remove()
-            self._sources.remove(source)
+            self._hold([each for each in self._sources if each is not source])
             self._remember(source)
         self._forget_old()
 
@@ -151,13 +158,18 @@ class Sources:
         for source in self._sources:
             source.remove()
             self._remember(source)
-        self._sources.clear()
+        self._hold([])
         self._forget_old()
         for positions in self._positions.values():
             positions.close()
         if self._layout.shm_dir.exists() and not any(self._layout.shm_dir.iterdir()):
             self._layout.shm_dir.rmdir()
         return undelivered
+
+    def _hold(self, sources: Iterable[Source]) -> None:
+        """These are all. The oldest rows are delivered first."""
+        self._sources = tuple(sorted(sources, key=lambda source: source.epoch))
+        self.live = tuple(source for source in self._sources if source.is_live)
 
     def _remember(self, source: Source) -> None:
         """Close a source; what the database has all of is not looked at again without need."""
@@ -203,7 +215,7 @@ class Sources:
         waiting = source.head_seq - source.journal_seq
         if waiting:
             _log.info("%s holds %d rows of an earlier run", ring, waiting)
-        self._sources.append(source)
+        self._hold([*self._sources, source])
 
     def _add_journal(self, ring: str, epoch: int) -> None:
         source = self._without_ring(ring, epoch)
@@ -218,7 +230,7 @@ class Sources:
             self._positions[source.spec.name].catch_up(rows)
         directory = source.journal.directory
         _log.info("the journal of %s/%d holds rows of an earlier run: %s", ring, epoch, directory)
-        self._sources.append(source)
+        self._hold([*self._sources, source])
 
     def _without_ring(self, ring: str, epoch: int) -> Source:
         spec = kind_of(ring)

@@ -59,6 +59,7 @@ def layout(tmp_path: Path) -> Iterator[Layout]:
         ProcessMetrics("writer").feed(1.0, 0.0)
         batches = BatchMetrics("database")
         batches.took(500, 0.02, 1_700_000_000.0)
+        batches.write()
         batches.failed(StoreUnavailableError("away"))
     with life(layout, "shard-0"):
         counts = {StreamKind.TRADES: StreamCounts(1, 1, 1, 1, 1, 1)}

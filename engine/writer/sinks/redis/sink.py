@@ -50,6 +50,10 @@ _STOCK_KEY_S: Final = 0.002
 _REFUSED_FOR_S: Final = 60.0
 
 
+_Rows = RecordArray | Sequence[Any]
+"""Levels of a book; of other kinds each row is an event."""
+
+
 class _Entry(NamedTuple):
     """One stream entry to write."""
 
@@ -78,6 +82,8 @@ class RedisSink(Sink):
         self._prefix = settings.redis_prefix
         self._cursor_key = f"{settings.redis_prefix}:cursor"
         self._template = settings.redis_key_template.replace("{prefix}", settings.redis_prefix)
+        self._keys: dict[tuple[str, int], str] = {}
+        """By kind and slot."""
         self._publishes = {
             kind: settings.redis_publish if each.publish is None else each.publish
             for kind, each in settings.redis_kinds.items()
@@ -180,6 +186,8 @@ class RedisSink(Sink):
     @property
     def refuses(self) -> str:
         """A key that is refused, until a while after the last try: its stream may be gone."""
+        if not self._refusals:
+            return ""
         since_s = monotonic_s() - _REFUSED_FOR_S
         self._refusals = {key: met for key, met in self._refusals.items() if met[0] > since_s}
         return next((text for _, text in self._refusals.values()), "")
@@ -218,9 +226,8 @@ class RedisSink(Sink):
             ]
         )
         outcomes = replies[-3]
-        not_run = first_error([*replies[:-3], *([] if isinstance(outcomes, list) else [outcomes])])
-        moved = outcomes[len(commands) :] if isinstance(outcomes, list) else []
-        error = not_run or first_error([*moved, *replies[-2:]])
+        moved = outcomes[len(commands) :] if isinstance(outcomes, list) else [outcomes]
+        error = first_error([*replies[:-3], *moved, *replies[-2:]])
         if error is not None:
             raise self._refused(error)
         if outcomes is None:
@@ -338,12 +345,12 @@ class RedisSink(Sink):
             if kind == GAP.name:
                 yield from self._gap_entries(records, refused_rows)
                 continue
-            for slot, rows, events in events_by_stream(KINDS[kind], records):
-                known = self._known(slot)
-                if known is None:
+            for slot, events, rows in _by_stream(kind, records):
+                key = self._stream_key(kind, slot)
+                if key is None:
                     refused_rows[kind] += len(rows)  # the database sink quarantines them
                     continue
-                yield from _cut(kind, self._stream_key(kind, known), events, rows)
+                yield from _cut(kind, key, events, rows)
 
     def _gap_entries(self, records: RecordArray, refused_rows: Counter[str]) -> Iterator[_Entry]:
         """All in one stream: each says whose it is."""
@@ -353,7 +360,7 @@ class RedisSink(Sink):
                 refused_rows[GAP.name] += len(rows)
                 continue
             events = gap_events(rows, known.key.venue, known.key.symbol, known.key.kind)
-            yield from _cut(GAP.name, f"{self._prefix}:gaps", events, rows)
+            yield from _cut(GAP.name, f"{self._prefix}:gaps", events, events)
 
     def _known(self, slot: int) -> Slot | None:
         entry = self._slots.get(slot)
@@ -362,9 +369,14 @@ class RedisSink(Sink):
             entry = self._slots.get(slot)
         return entry
 
-    def _stream_key(self, kind: str, entry: Slot) -> str:
-        key, word = entry.key, KINDS[kind].word
-        return self._template.format(kind=word, venue=key.venue, symbol=key.symbol)
+    def _stream_key(self, kind: str, slot: int) -> str | None:
+        """The key of a stream. A slot is one stream for ever."""
+        key = self._keys.get((kind, slot))
+        if key is None and (known := self._known(slot)) is not None:
+            word, venue, symbol = KINDS[kind].word, known.key.venue, known.key.symbol
+            key = self._template.format(kind=word, venue=venue, symbol=symbol)
+            self._keys[kind, slot] = key
+        return key
 
     def _append(self, entry: _Entry, payload: bytes) -> Command:
         """An XADD that keeps what the stream may hold."""
@@ -373,21 +385,30 @@ class RedisSink(Sink):
         return ("XADD", entry.key, "MAXLEN", "~", kept, "*", "events", payload)
 
 
-def _cut(kind: str, key: str, events: Sequence[Any], rows: RecordArray) -> Iterator[_Entry]:
+def _by_stream(kind: str, records: RecordArray) -> Iterator[tuple[int, Sequence[Any], _Rows]]:
+    """(slot, events, what they are of) for every slot."""
+    if kind == BOOK.name:
+        yield from ((slot, BOOK.events(rows), rows) for slot, rows in by_stream(records))
+    else:
+        for slot, events in events_by_stream(KINDS[kind], records):
+            yield slot, events, events
+
+
+def _cut(kind: str, key: str, events: Sequence[Any], rows: _Rows) -> Iterator[_Entry]:
     """The entries of a stream's events: one, unless they are many."""
     if len(rows) <= _EVENTS_PER_ENTRY:
         yield _Entry(kind, key, events, len(rows))
         return
-    starts = _event_starts(kind, rows)
+    starts = _event_starts(rows)
     at_once = max(1, min(_EVENTS_PER_ENTRY, _ROWS_PER_ENTRY * len(events) // len(rows)))
     for start in range(0, len(events), at_once):
         stop = min(start + at_once, len(events))
         yield _Entry(kind, key, events[start:stop], starts[stop] - starts[start])
 
 
-def _event_starts(kind: str, rows: RecordArray) -> Sequence[int]:
+def _event_starts(rows: _Rows) -> Sequence[int]:
     """Where each event begins in the rows of a stream, and where the last one ends."""
-    if kind != BOOK.name:
+    if not isinstance(rows, np.ndarray):
         return range(len(rows) + 1)
     is_first = (rows["flags"] & int(Flag.FIRST_IN_EVENT)) != 0
     is_first[0] = True
