@@ -18,6 +18,7 @@ from bench.scale.measuring import disk_bytes_per_s, possible, samples
 from bench.scale.model import Parts, Sample, Site, best
 from bench.scale.points import FITTED, PREDICTED, Series
 from bench.scale.tables import (
+    arithmetic_table,
     comparison,
     fit_lines,
     load_text,
@@ -121,5 +122,5 @@ def test_carried(
         rows_per_s=found.rows_per_s,
         wall=found.wall,
         uses=dict(found.uses),
-        lines=sites_table(whole.parts, disk),
+        lines=[*arithmetic_table(whole.parts, TYPICAL), *sites_table(whole.parts, disk)],
     )

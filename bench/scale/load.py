@@ -62,7 +62,11 @@ class Load:
         return self.venues * (_bursts_per_s(of_trades) + _bursts_per_s(of_books))
 
     def counts(self) -> dict[str, float]:
-        """What happens each second, by what a cost may depend on; `live` is what goes to Redis."""
+        """What happens each second, by what a cost may depend on; `live` is what goes to Redis.
+
+        Bursts of several streams that come at once are one awakening of a shard; `apart` are those
+        whose neighbour is another shard's, which are one each.
+        """
         live = float(self.redis)
         return {
             "engine": 1.0,
@@ -70,6 +74,7 @@ class Load:
             "database": float(self.databases),
             "stream": float(self.streams),
             "burst": self.bursts_per_s,
+            "apart": self.bursts_per_s * (1 - 1 / self.shards),
             "trade": self.trades_per_s,
             "level": self.levels_per_s,
             "live burst": live * self.bursts_per_s,

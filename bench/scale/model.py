@@ -19,7 +19,7 @@ PUBLISH: Final = "publish"
 those before are there, so how many rounds there are is measured, and reckoned by `Pace`.
 """
 TERMS: Final[Mapping[str, tuple[str, ...]]] = {
-    "shard": ("shard", "stream", "burst", "trade", "level"),
+    "shard": ("shard", "stream", "burst", "apart", "trade", "level"),
     "writer": ("database", "trade", "level", PUBLISH, "live burst", "live trade", "live level"),
     "postgres": ("database", "trade", "level"),
     "valkey": (PUBLISH, "live burst", "live trade", "live level"),
@@ -106,8 +106,12 @@ class Parts:
 
     def cpu(self, load: Load) -> dict[str, float]:
         """CPUs that are busy, by process."""
-        counts = load.counts() | {PUBLISH: self.pace.publishes_per_s(load)}
+        counts = self.counts(load)
         return {role: _sum(costs, counts) / 1e6 for role, costs in self.cpu_us.items()}
+
+    def counts(self, load: Load) -> dict[str, float]:
+        """What happens each second, rounds to Redis included."""
+        return load.counts() | {PUBLISH: self.pace.publishes_per_s(load)}
 
     def wal_bytes_per_s(self, load: Load) -> float:
         """Of all databases together."""

@@ -8,20 +8,21 @@ from bench.scale.load import Load
 from bench.scale.model import PUBLISH, Most, Parts, Sample, Site, best
 
 _COLUMNS: Final = (
-    "ms a second", "µs a stream", "µs a round", "µs a burst", "µs a trade", "µs a level"
+    "ms a second", "µs a stream", "µs a round", "µs a burst", "µs apart", "µs a trade", "µs a level"
 )  # fmt: skip
+_LIVE: Final = (PUBLISH, "live burst", "", "live trade", "live level")
 _ROWS: Final[Sequence[tuple[str, str, Sequence[str]]]] = (
-    ("a shard", "shard", ("shard", "stream", "", "burst", "trade", "level")),
-    ("the writer, for a database", "writer", ("database", "", "", "", "trade", "level")),
-    (
-        "the writer, for Redis",
-        "writer",
-        ("", "", PUBLISH, "live burst", "live trade", "live level"),
-    ),
-    ("PostgreSQL", "postgres", ("database", "", "", "", "trade", "level")),
-    ("Valkey", "valkey", ("", "", PUBLISH, "live burst", "live trade", "live level")),
-    ("supervisor, control, upkeep", "others", ("engine", "stream", "", "", "", "")),
+    ("a shard", "shard", ("shard", "stream", "", "burst", "apart", "trade", "level")),
+    ("the writer, for a database", "writer", ("database", "", "", "", "", "trade", "level")),
+    ("the writer, for Redis", "writer", ("", "", *_LIVE)),
+    ("PostgreSQL", "postgres", ("database", "", "", "", "", "trade", "level")),
+    ("Valkey", "valkey", ("", "", *_LIVE)),
+    ("supervisor, control, upkeep", "others", ("engine", "stream", "", "", "", "", "")),
 )
+
+
+_WORTH: Final = 0.005
+"""Of a process's CPU time: what is less is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,24 @@ def other_parts(parts: Parts, disk_bytes_per_s: float) -> list[str]:
         f" {memory.get('shard', 0):.0f} a shard, {memory.get('stream', 0) * 1e3:.0f} KB a stream;"
         " rings and servers beside it",
     ]
+
+
+def arithmetic_table(parts: Parts, load: Load) -> list[str]:
+    """How a load's CPU time comes about, term by term."""
+    counts = parts.counts(load)
+    lines = [f"| {load_text(load)} | | CPUs |", "|---|---|---|"]
+    for role, cpu in parts.cpu(load).items():
+        terms = [
+            f"{counts[term]:,.0f} {term} x {_time(us)}"
+            for term, us in parts.cpu_us[role].items()
+            if us * counts[term] > _WORTH * cpu * 1e6
+        ]
+        lines.append(f"| {role} | {' + '.join(terms)} | {cpu:.2f} |")
+    return [*lines, f"| together | | {sum(parts.cpu(load).values()):.2f} |"]
+
+
+def _time(us: float) -> str:
+    return f"{us / 1e3:,.1f} ms" if us >= 1e3 else f"{us:,.2f} µs"
 
 
 def sites_table(parts: Parts, disk_bytes_per_s: float) -> list[str]:

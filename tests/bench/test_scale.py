@@ -9,11 +9,20 @@ from bench.scale.load import BURST_S, Load
 from bench.scale.measuring import by_process
 from bench.scale.model import FULL, PUBLISH, TERMS, Pace, Parts, Sample, Site, best, most, uses
 from bench.scale.points import FITTED, PREDICTED
-from bench.scale.tables import comparison, examples, parts_table, rounded, sites_table
+from bench.scale.tables import (
+    arithmetic_table,
+    comparison,
+    examples,
+    parts_table,
+    rounded,
+    sites_table,
+)
 
 TRUTH = Parts(
     {
-        "shard": {"shard": 20e3, "stream": 40.0, "burst": 8.0, "trade": 1.4, "level": 0.4},
+        "shard": {
+            "shard": 20e3, "stream": 40.0, "burst": 8.0, "apart": 6.0, "trade": 1.4, "level": 0.4,
+        },
         "writer": {
             "database": 30e3, "trade": 0.6, "level": 0.5, PUBLISH: 400.0, "live burst": 10.0,
             "live trade": 0.4, "live level": 0.3,
@@ -32,7 +41,7 @@ LOADS = [
     *(Load(levels_per_s=rate, redis=False) for rate in (1e4, 1e5)),
     *(Load(trades_per_s=rate, symbols=100) for rate in (2e3, 4e4)),
     Load(trades_per_s=1e4, symbols=1000, venues=2),
-    Load(trades_per_s=4e4, shards=2),
+    *(Load(trades_per_s=rate, symbols=50, shards=2) for rate in (5e3, 4e4)),
 ]
 UNSEEN = Load(trades_per_s=2e4, levels_per_s=5e4, symbols=60, shards=3, databases=2)
 WIDE = Site(cpus=64, disk_bytes_per_s=4e9)
@@ -213,8 +222,8 @@ def test_what_is_predicted_is_not_fitted() -> None:
 
 def test_tables_have_the_parts_and_every_example() -> None:
     parts = parts_table(TRUTH)
-    assert "| a shard | 20.0 | 40.00 |  | 8.00 | 1.40 | 0.40 |" in parts
-    assert "| the writer, for Redis |  |  | 400.00 | 10.00 | 0.40 | 0.30 |" in parts
+    assert "| a shard | 20.0 | 40.00 |  | 8.00 | 6.00 | 1.40 | 0.40 |" in parts
+    assert "| the writer, for Redis |  |  | 400.00 | 10.00 |  | 0.40 | 0.30 |" in parts
     sites = sites_table(TRUTH, 4e8)
     assert len(sites) == 2 + len(examples(4e8))
     (two_cores,) = [line for line in sites if line.startswith("| 2 cores, trades |")]
@@ -236,3 +245,18 @@ def test_rounds_to_redis_come_as_rows_do_until_they_follow_each_other() -> None:
         500, rel=0.03
     )
     assert pace.publishes_per_s(Load(trades_per_s=1e4, redis=False)) == 0.0
+
+
+def test_bursts_of_one_shard_are_never_apart() -> None:
+    one, two, many = (Load(trades_per_s=1e5, shards=n).counts() for n in (1, 2, 100))
+    assert one["apart"] == 0.0
+    assert two["apart"] == pytest.approx(two["burst"] / 2)
+    assert many["apart"] < many["burst"]
+
+
+def test_the_arithmetic_is_told_term_by_term() -> None:
+    load = Load(trades_per_s=1e4, symbols=10, redis=False)
+    lines = arithmetic_table(TRUTH, load)
+    assert "| postgres | 1 database x 15.0 ms + 10,000 trade x 1.30 µs | 0.03 |" in lines
+    assert not any(PUBLISH in line for line in lines)
+    assert lines[-1] == f"| together | | {sum(TRUTH.cpu(load).values()):.2f} |"
