@@ -105,6 +105,12 @@ def _own(entry: Mapping[str, Any]) -> Iterator[str]:
     if cpu := extra.get("cpu_us_per_row"):
         rows = [Bar(role, each, f"{each:.3f} us") for role, each in cpu.items()]
         yield bars(f"{name}: CPU time a row, by process", rows)
+    if predicted := extra.get("predicted_us"):
+        rows = [
+            Bar(role, us, f"{us:.3f} us, predicted {predicted[role]:.3f}", limit=predicted[role])
+            for role, us in extra["measured_us"].items()
+        ]
+        yield bars(f"{name}: CPU time a row as measured, and as predicted (the mark)", rows)
     for share, found in extra.get("latency_ms", {}).items():
         by_stage = {
             stage: [percentiles[each] for each in _PERCENTILES]

@@ -1,10 +1,9 @@
 """One engine for all questions of a setup: what holds it costs more than each of them."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.flow.rig import Rig, running
 from bench.flow.search import Plan
@@ -22,17 +21,3 @@ def rig(request: pytest.FixtureRequest, quick: bool) -> Iterator[Rig]:
         pytest.skip("TLS needs a certificate, and there is no openssl to make one")
     with running(setup, QUICK if quick else Plan()) as found:
         yield found
-
-
-@pytest.fixture
-def figure(benchmark: BenchmarkFixture) -> Callable[[float], None]:
-    """Give a figure in seconds the place of a measured time, so that lower is better and whatever
-    reads pytest-benchmark's results can compare it.
-    """
-
-    def note(seconds: float) -> None:
-        readings = iter((0.0, seconds))
-        benchmark._timer = lambda: next(readings)
-        benchmark.pedantic(lambda: None)
-
-    return note

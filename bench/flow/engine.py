@@ -45,7 +45,7 @@ class Engine:
         self.state_dir = directory / "state"
         self._log = directory / "log"
         config = directory / "fts.toml"
-        config.write_text(_toml(market), encoding="utf-8")
+        config.write_text(_toml(setup, market), encoding="utf-8")
         self._stream_count = len(market.streams())
         inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
         given = {} if database_url is None else {"FTS_DATABASE_URL": database_url}
@@ -96,7 +96,7 @@ class Engine:
             return 0
 
     def metrics(self) -> Counter[tuple[str, str]]:
-        """Sums over labels, by name and the label `state` ("" where it has none)."""
+        """Sums over other labels, by name and the label `state`, else `sink` ("" without both)."""
         connection = HTTPConnection(urlsplit(self.note.control_url).netloc, timeout=30)
         try:
             connection.request("GET", "/metrics")
@@ -109,7 +109,8 @@ class Engine:
         found: Counter[tuple[str, str]] = Counter()
         for family in text_string_to_metric_families(text):
             for each in family.samples:
-                found[each.name, each.labels.get("state", "")] += each.value  # type: ignore[assignment]
+                key = each.labels.get("state") or each.labels.get("sink", "")
+                found[each.name, key] += each.value  # type: ignore[assignment]
         return found
 
     def stop(self) -> dict[str, Any]:
@@ -135,10 +136,13 @@ class Engine:
         return self._log.read_text(encoding="utf-8", errors="replace")[-4000:]
 
 
-def _toml(market: Market) -> str:
+def _toml(setup: Setup, market: Market) -> str:
     kinds = sorted({kind for key in market.streams() for kind in CARRIES[key.kind]})
-    parts = ["[database]", f"private_settings = {{ {SERVER_SETTING} = 'on' }}"]
-    parts += ["[shards.ring_records]", *(f"{kind} = {_RING_RECORDS}" for kind in kinds)]
+    parts = ["[database]", f"private_settings = {{ {SERVER_SETTING} = 'on' }}", "[shards]"]
+    parts += [f"ring_records.{kind} = {_RING_RECORDS}" for kind in kinds]
+    if setup.shards:
+        cpus = sorted(os.sched_getaffinity(0))[-setup.shards :]
+        parts += [f"cpus = {cpus}"]
     for name, venue in market.venues().items():
         parts += [
             f"[venues.{name}]",

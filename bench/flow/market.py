@@ -16,6 +16,10 @@ from shards.venues import VENUES
 _IDLE_SPEED: Final = 0.05
 """Of books that nobody listens to."""
 _FASTEST: Final = 100.0
+_FIRST_RATE_MAX: Final = 5_000
+"""Trades a second of a simulator at the start: who has a thousand symbols cannot send as many as
+each of ten has.
+"""
 
 
 class MarketLook(NamedTuple):
@@ -47,7 +51,7 @@ class Market:
             ledger = self.ledgers[venue] = directory / f"ledger-{venue}"
             self.simulators[venue] = SimulatorProcess(
                 ["--port", "0", "--venues", venue, "--symbols", str(setup.symbols),
-                 "--rate", str(100 * setup.symbols), "--on-schedule",
+                 "--rate", str(min(100 * setup.symbols, _FIRST_RATE_MAX)), "--on-schedule",
                  "--ledger", str(ledger), "--ledger-in-sums", *tls]
             )  # fmt: skip
 

@@ -75,8 +75,11 @@ class Look:
 class Usage:
     """What a span of time took, by process."""
 
+    seconds: float = 0.0
     rows: int = 0
     """Sent, and stored a moment later."""
+    levels: int = 0
+    """Those of books among them."""
     cpu_s: dict[str, float] = field(default_factory=dict)
 
     def per_row_us(self) -> dict[str, float]:
@@ -176,7 +179,9 @@ class Rig:
     ) -> None:
         after, first, last = processes.cpu_s(roles), looks[0], looks[-1]
         self.usage = Usage(
+            last.at_s - first.at_s,
             last.sent - first.sent,
+            last.market.sent_levels - first.market.sent_levels,
             {role: after[role] - before.get(role, 0.0) for role in after},
         )
 

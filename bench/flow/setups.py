@@ -29,6 +29,8 @@ class Setup:
     """At each venue."""
     redis: bool = True
     tls: bool = False
+    shards: int = 0
+    """Processes that collect; 0 for as many as an engine has by itself."""
 
     @property
     def venues(self) -> tuple[str, ...]:

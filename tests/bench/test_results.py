@@ -20,6 +20,8 @@ FLOW = {
     ],
     "cpu_us_per_row": {"shard": 1.618, "writer": 0.577},
     "latency_ms": {"10%": {"rows_per_s": 2_000.0, "stages": {"ring": LATENCY, "tap": LATENCY}}},
+    "measured_us": {"shard": 1.5, "together": 2.5},
+    "predicted_us": {"shard": 1.375, "together": 2.25},
     "equation": {"sent": 1_234_567, "stored": 1_234_560, "declared_missing": 7},
     "lines": ["sent 1,234,567 = stored 1,234,560 + declared missing 7"],
 }
@@ -44,7 +46,8 @@ def test_the_page_has_every_figure_and_needs_nothing_else() -> None:
     assert [name for name, value in figures(of_all) if str(value) not in cells] == []
     assert "2.500 us of 2.000 us: ABOVE" in page
     assert "1.500 us of 2.000 us: within" in page
-    assert page.count("<svg") == 4, "budgets, search, CPU time, one rate's latencies"
+    assert page.count("<svg") == 5, "budgets, search, CPU time, as predicted, one rate's latencies"
+    assert "1.500 us, predicted 1.375" in page
     assert "http" not in page.replace("http-equiv", "")
     assert "Toy 9000 &lt;&amp;&gt;" in page
     assert "lag &lt;grows&gt;" in page

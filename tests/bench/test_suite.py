@@ -4,11 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.results import costs, read
+from bench import suite
+from bench.results import Run, costs, read
+from tests.bench.made_up import entry, run_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +48,22 @@ def test_a_run_is_printed_kept_and_read_by_pytest_benchmark(tmp_path: Path) -> N
     compared = run("pytest_benchmark", "compare", str(kept), "--columns=min")
     assert compared.returncode == 0, compared.stderr
     assert "test_copy[1000]" in compared.stdout
+
+
+def test_whole_engines_are_started_in_the_first_pass_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[Sequence[str]] = []
+
+    def one_pass(*told: Any) -> Run:
+        passes.append(told[-1])
+        return run_of(entry("copy", [(1e-6, 500.0)]))
+
+    monkeypatch.setattr(suite, "_one_pass", one_pass)
+    assert suite.main(["run", "scale", "--json", "--state-dir", str(tmp_path)]) == suite.FINE
+    first, *others = passes
+    assert list(first) == []
+    assert len(others) == suite.MANNERS["scale"].passes - 1
+    for left_out in others:
+        assert left_out == suite.MANNERS["scale"].once
+        assert all((ROOT / f"bench/scale/bench_{name}.py").exists() for name in left_out)

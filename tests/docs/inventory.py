@@ -67,6 +67,7 @@ INVENTORY: Final[dict[str, dict[str, str]]] = {
         "export FTS_PROMETHEUS_URL": "needs Grafana",
     },
     "docs/redis.md": {"fts redis": RUN, "import json": RUN},
+    "docs/scaling.md": {"./fts bench": "needs minutes of a quiet machine"},
     "docs/sizing.md": {"sql": RUN},
     "docs/sql.md": {"fts psql": "tests/flow/test_console.py", "sql": RUN, "python": _FRAMES},
     "docs/trouble.md": {"fts doctor": "tests/control/cli/commands/test_doctor.py"},

@@ -17,7 +17,7 @@ _SUITES = {
     "micro": "what each hot step costs, beside its budget",
     "flow": "how many rows a second go from a socket to a committed row, what each costs, how late",
     "peers": "the same steps as others take them, beside ours",
-    "scale": "what a row costs beside many streams",
+    "scale": "what grows with rate, streams and shards, and what many cores carry",
 }
 _EPILOG = """\
 examples:
