@@ -5,6 +5,7 @@ loaded) the tests' databases are made there, so that the suite runs on hypertabl
 and crash a server keep the private one.
 """
 
+import gc
 import itertools
 import os
 import shutil
@@ -37,6 +38,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # None of them asks a stranger over TLS, and a CA file of the size that machines have takes each a
 # tenth of a second.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# numpy would start a thread a CPU in each, which spins for a while, and nobody multiplies matrices.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 _numbers = itertools.count(1)
 
@@ -62,6 +65,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Thousands of tests and their modules live until the end: the garbage collector, which would
+    walk them again and again, does not look at them, now or later.
+    """
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From now on it does its work."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
