@@ -25,6 +25,7 @@ from engine.data.layout import Layout, open_layout
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from engine.start.migrations import migrate
+from tests import warm
 from tests.shares import long_first
 
 settings.register_profile(
@@ -92,6 +93,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = long_first(
             items, workers, lambda item: _is_in_whole_folder(config, item), lambda item: item.path
         )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what tests have in common and no fixture owns."""
+    warm.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
