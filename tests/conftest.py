@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         items[:] = long_first(
-            items, workers, lambda item: _is_in_whole_folder(config, item), lambda item: item.path
+            items, workers, lambda item: _takes_long(config, item), lambda item: item.path
         )
 
 
@@ -117,6 +117,15 @@ def _is_whole(config: pytest.Config, item: pytest.Item) -> bool:
         _is_in_whole_folder(config, item)
         or item.get_closest_marker("whole") is not None
         or bool(_SERVERS & set(getattr(item, "fixturenames", ())))
+    )
+
+
+def _takes_long(config: pytest.Config, item: pytest.Item) -> bool:
+    """Seconds, as most with a database do not."""
+    return (
+        _is_in_whole_folder(config, item)
+        or item.get_closest_marker("flow") is not None
+        or "browser" in getattr(item, "fixturenames", ())
     )
 
 
