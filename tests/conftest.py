@@ -5,6 +5,7 @@ loaded) the tests' databases are made there, so that the suite runs on hypertabl
 and crash a server keep the private one.
 """
 
+import gc
 import itertools
 import os
 import shutil
@@ -24,6 +25,7 @@ from engine.data.layout import Layout, open_layout
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.valkey import PrivateValkey
 from engine.start.migrations import migrate
+from tests import warm
 from tests.shares import long_first
 
 settings.register_profile(
@@ -37,6 +39,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # None of them asks a stranger over TLS, and a CA file of the size that machines have takes each a
 # tenth of a second.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# numpy would start a thread a CPU in each, which spins for a while, and nobody multiplies matrices.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 _numbers = itertools.count(1)
 
@@ -64,6 +68,19 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Thousands of tests and their modules live until the end: the garbage collector, which would
+    walk them again and again, does not look at them, now or later.
+    """
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """From now on it does its work."""
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not fast, and let workers begin with what is slow."""
     if config.getoption("--fast"):
@@ -74,8 +91,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers > 1:
         items[:] = long_first(
-            items, workers, lambda item: _is_in_whole_folder(config, item), lambda item: item.path
+            items, workers, lambda item: _takes_long(config, item), lambda item: item.path
         )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what tests have in common and no fixture owns."""
+    warm.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -95,6 +117,15 @@ def _is_whole(config: pytest.Config, item: pytest.Item) -> bool:
         _is_in_whole_folder(config, item)
         or item.get_closest_marker("whole") is not None
         or bool(_SERVERS & set(getattr(item, "fixturenames", ())))
+    )
+
+
+def _takes_long(config: pytest.Config, item: pytest.Item) -> bool:
+    """Seconds, as most with a database do not."""
+    return (
+        _is_in_whole_folder(config, item)
+        or item.get_closest_marker("flow") is not None
+        or "browser" in getattr(item, "fixturenames", ())
     )
 
 
@@ -132,8 +163,10 @@ def server_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres(server_dir: Path) -> Iterator[PrivatePostgres]:
-    """A running server. A test that stops it starts it again."""
-    server = PrivatePostgres(server_dir, "test")
+    """A running server. A test that stops it starts it again. What it has written outlives it, as
+    the machine lives on: it waits for no disk, which takes longer than most tests.
+    """
+    server = PrivatePostgres(server_dir, "test", {"fsync": "off"})
     server.start()
     yield server
     server.stop()
@@ -168,7 +201,7 @@ def databases(
         return timescale
     server: PrivatePostgres = request.getfixturevalue("postgres")
     if not private_databases:
-        private_databases.append(Databases(server.start))
+        private_databases.append(Databases(server.start, "file_copy"))
     return private_databases[0]
 
 
@@ -178,7 +211,7 @@ def make_database(databases: "Databases") -> Iterator[Callable[[str], str]]:
     names: list[str] = []
 
     def make(options: str = "") -> str:
-        names.append(databases.make(f"TEMPLATE template0 {options}"))
+        names.append(databases.make("template0", options))
         return databases.url(names[-1])
 
     yield make
@@ -195,15 +228,35 @@ def empty_database_url(make_database: Callable[[str], str]) -> str:
 @pytest.fixture
 def database_url(databases: "Databases") -> Iterator[str]:
     """A database of the test's own, migrated."""
-    name = databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log")
+    name = databases.make(databases.template())
     yield databases.url(name)
     databases.drop(name)
 
 
 @pytest.fixture
+def synced_database_url(
+    database_url: str,
+    timescale: "Databases | None",
+    server_dir: Path,
+    request: pytest.FixtureRequest,
+) -> Iterator[str]:
+    """The same on a server that waits for its disk, as an engine starts it."""
+    if timescale is not None:
+        yield database_url
+        return
+    hasty: PrivatePostgres = request.getfixturevalue("postgres")
+    hasty.stop()
+    server = PrivatePostgres(server_dir, "test", {})
+    server.start()
+    yield database_url
+    server.stop()
+    hasty.start()
+
+
+@pytest.fixture
 def other_database_url(databases: "Databases") -> Iterator[str]:
     """A second one, on the same server."""
-    name = databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log")
+    name = databases.make(databases.template())
     yield databases.url(name)
     databases.drop(name)
 
@@ -237,20 +290,25 @@ def database_at(url: str, name: str) -> str:
 
 
 class Databases:
-    """Makes and drops databases on a server."""
+    """Makes and drops databases on a server. To copy their files is a quarter of the work, and
+    takes a checkpoint, which is quick where no disk is waited for.
+    """
 
-    def __init__(self, server_url: Callable[[], str]) -> None:
+    def __init__(self, server_url: Callable[[], str], strategy: str = "wal_log") -> None:
         self._server_url = server_url
+        self._strategy = strategy
         self._template = ""
 
     def url(self, name: str) -> str:
         """Address of a database of this name."""
         return database_at(self._server_url(), name)
 
-    def make(self, options: str) -> str:
+    def make(self, template: str, options: str = "") -> str:
         """Name of a new database."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
-        self._execute(f"CREATE DATABASE {name} {options}")
+        self._execute(
+            f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY {self._strategy} {options}"
+        )
         return name
 
     def drop(self, name: str) -> None:
@@ -262,7 +320,7 @@ class Databases:
         go wherever they are let in: so nobody is.
         """
         if not self._template:
-            name = self.make("TEMPLATE template0")
+            name = self.make("template0")
             migrate(self.url(name))
             self._execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             self._execute(

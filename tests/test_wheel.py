@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.whole, pytest.mark.fault("N38"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.flow, pytest.mark.whole, pytest.mark.fault("N38"), pytest.mark.timeout(240),
+]  # fmt: skip
 
 _SOURCES = ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "control", "engine", "shards",
             "sql", "deploy")  # fmt: skip

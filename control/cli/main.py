@@ -5,6 +5,7 @@ import contextlib
 import gc
 import importlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,9 @@ from control.cli.terminal import standard_streams
 
 standard_streams.prepare()  # before anything opens a file
 first_process.split()
+# numpy's linear algebra starts a thread a CPU, which spins for a while, and nobody here
+# multiplies matrices. Children inherit it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @contextlib.contextmanager

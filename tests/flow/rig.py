@@ -74,6 +74,7 @@ class Rig:
         toml = self._toml(keys, settings, venue_settings)
         self._config.write_text(toml, encoding="utf-8")
         self.engine: Fts | None = None
+        self._session: psycopg.Connection | None = None
         self.program: Sequence[str] = THIS
         """What is started as `fts`."""
 
@@ -103,9 +104,16 @@ class Rig:
         return self.engine
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
-        """Ask the database."""
-        with psycopg.connect(self.database_url) as connection:
-            return connection.execute(text).fetchall()
+        """Ask the database, in a session that is kept: to open one costs more than most questions.
+        One that the server has ended is opened anew.
+        """
+        if self._session is not None:
+            try:
+                return self._session.execute(text.encode()).fetchall()
+            except psycopg.OperationalError:
+                self._session.close()
+        self._session = psycopg.connect(self.database_url, autocommit=True)
+        return self._session.execute(text.encode()).fetchall()
 
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
         """Wait for something to become true."""
@@ -210,6 +218,8 @@ class Rig:
         """End what still runs."""
         if self.engine is not None:
             self.engine.kill()
+        if self._session is not None:
+            self._session.close()
         self.simulator.stop()
         remove_shared_memory(self.directory / "state")
 

@@ -1,7 +1,7 @@
 """Scrapes an engine the whole time, as Prometheus would, only forty times a second, and judges."""
 
 import threading
-from http.client import HTTPConnection
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -80,7 +80,7 @@ class Scraper:
             while not self._over.wait(0.025):
                 try:
                     found = scrape(self._state_dir)
-                except ConnectionResetError:
+                except (ConnectionResetError, IncompleteRead):
                     self.cut += 1
                     continue
                 assert_no_step_back(before, found)

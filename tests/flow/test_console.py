@@ -23,6 +23,7 @@ from engine.process import instance
 from engine.servers.postgres import PrivatePostgres
 from engine.servers.server_process import processes_of
 from engine.start.addresses import Secret
+from tests import warm
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -57,10 +58,10 @@ def command(*arguments: str, env: Mapping[str, str] = {}) -> "subprocess.Popen[s
 
 def fts(*arguments: str, code: int = 0, env: Mapping[str, str] = {}) -> str:
     """Run a command to its end; return what it printed."""
-    with command(*arguments, env=env) as process:
-        out, error = process.communicate(timeout=60)
-    assert process.returncode == code, error
-    return out.strip() if code == 0 else error.strip()
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
+    done = warm.run(arguments, {**inherited, "PYTHONPATH": str(ROOT), **env})
+    assert done.returncode == code, done.stderr
+    return done.stdout.strip() if code == 0 else done.stderr.strip()
 
 
 def psql(layout: Layout, *arguments: str) -> str:

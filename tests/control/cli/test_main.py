@@ -28,6 +28,7 @@ from engine.process import instance
 from engine.start.addresses import Secret
 from engine.start.config import load as load_config
 from shards.venues import venue_limits
+from tests import warm
 
 pytestmark = pytest.mark.whole
 
@@ -38,14 +39,7 @@ PERP = "hyperliquid_perp"
 def fts(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run `fts` to its end."""
     inherited = {name: text for name, text in os.environ.items() if not name.startswith("FTS_")}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "control.cli.main", *arguments],
-        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run(arguments, {**inherited, "PYTHONPATH": str(ROOT), **environment})
 
 
 def refused(done: "subprocess.CompletedProcess[str]", code: int = 2) -> str:

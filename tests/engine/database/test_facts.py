@@ -69,11 +69,11 @@ def test_an_empty_database_and_a_user_without_rights_are_no_failure(
 
 @pytest.mark.fault("N22")
 def test_doctor_tells_people_and_programs(
-    database_url: str, timescale: Databases | None, tmp_path: "os.PathLike[str]"
+    synced_database_url: str, timescale: Databases | None, tmp_path: "os.PathLike[str]"
 ) -> None:
-    fill(database_url, timescale)
+    fill(synced_database_url, timescale)
     state = ("--state-dir", f"{tmp_path}/s")
-    said = Fts("doctor", *state, FTS_DATABASE_URL=database_url, FTS_CONTROL_PORT="0")
+    said = Fts("doctor", *state, FTS_DATABASE_URL=synced_database_url, FTS_CONTROL_PORT="0")
     code, text = said.end()
     assert code == 0, text
     for words in (
@@ -82,7 +82,9 @@ def test_doctor_tells_people_and_programs(
     ):  # fmt: skip
         assert words in text
     assert ("daily partitions" if timescale is None else "hypertables, TimescaleDB") in text
-    asked = Fts("doctor", "--json", *state, FTS_DATABASE_URL=database_url, FTS_CONTROL_PORT="0")
+    asked = Fts(
+        "doctor", "--json", *state, FTS_DATABASE_URL=synced_database_url, FTS_CONTROL_PORT="0"
+    )
     _, answer = asked.end()
     found = msgspec.json.decode(answer)["findings"]
     (facts,) = [each["facts"] for each in found if each["topic"] == "database"]

@@ -189,8 +189,9 @@ def test_every_table_is_listed_for_the_writer(database_url: str) -> None:
 
 
 def test_each_missing_right_is_named_with_the_grant_that_gives_it(
-    database_url: str, make_settings: MakeSettings, slots: Slots
+    synced_database_url: str, make_settings: MakeSettings, slots: Slots
 ) -> None:
+    database_url = synced_database_url
     url, name = as_role(database_url, "writer"), _NAMES["writer"]
     database = database_url.partition("?")[0].rpartition("/")[2]
     with roles(database_url):

@@ -45,7 +45,7 @@ def fts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.fixture
 def empty_url(databases: Databases) -> Iterator[str]:
     """A second database."""
-    name = databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log")
+    name = databases.make(databases.template())
     yield databases.url(name)
     databases.drop(name)
 

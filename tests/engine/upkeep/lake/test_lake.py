@@ -45,7 +45,7 @@ def make_migrated(databases: Databases) -> Iterator[Callable[[], str]]:
     names: list[str] = []
 
     def make() -> str:
-        names.append(databases.make(f"TEMPLATE {databases.template()} STRATEGY wal_log"))
+        names.append(databases.make(databases.template()))
         return databases.url(names[-1])
 
     yield make
