@@ -8,7 +8,7 @@ Every row of a ring is counted once, whatever is tried again:
 import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from engine.base.errors import EngineError, FencedError
 from engine.data.kind import RecordArray
 from engine.data.kinds import GAP
 from engine.data.layout import SourceKey
+from engine.data.ring import HEAD
 from engine.messages.writer import SinkStatus
 from engine.writer.consumer import Consumer
 from engine.writer.rows.knob_table import KnobTable
@@ -32,6 +33,16 @@ _GAPS_WAITING_MAX: Final = 64
 _LOOK_EVERY_S: Final = 2.0
 _LEAST_ROWS: Final = 256
 """In one flush to a sink that could not take more at once."""
+
+
+class _Ring(NamedTuple):
+    """A ring, how far the sink is in it, and the words of its head: to look at all rings at each
+    turn is to take few steps for each.
+    """
+
+    source: Source
+    progress: Progress
+    words: memoryview
 
 
 class Live(Consumer):
@@ -54,7 +65,7 @@ class Live(Consumer):
         """What was sent, until it is known what became of it."""
         self._rows_at_once = knobs.flush_rows
         self._seen: Sequence[Source] = ()
-        self._known: dict[SourceKey, tuple[Source, Progress]] = {}
+        self._known: dict[SourceKey, _Ring] = {}
 
     def hear_of(self, gaps: RecordArray) -> None:
         """Gaps that another sink has just been told go with the next rows."""
@@ -79,12 +90,12 @@ class Live(Consumer):
     @property
     def is_idle(self) -> bool:
         """Whether the sink has everything."""
-        return all(progress.seq >= source.head_seq for source, progress in self._live)
+        return all(progress.seq >= words[HEAD] for _, progress, words in self._live)
 
     @property
     def backlog_rows(self) -> int:
         """Rows in the rings that the sink was not given yet."""
-        return sum(max(s.head_seq - _counted(progress), 0) for s, progress in self._live)
+        return sum(max(words[HEAD] - _counted(known), 0) for _, known, words in self._live)
 
     async def finish(self) -> None:
         """Wait until the sink has what is in the rings."""
@@ -96,7 +107,7 @@ class Live(Consumer):
         are under way is known when they are back.
         """
         under_way = {part.source for part in self._in_flight.parts}
-        for source, progress in self._live:
+        for source, progress, _ in self._live:
             if source.key not in under_way:
                 self._note_missed(source, progress)
 
@@ -111,11 +122,15 @@ class Live(Consumer):
         progress.seq = oldest
 
     @property
-    def _live(self) -> Collection[tuple[Source, Progress]]:
-        """The rings whose rows are for readers, and how far the sink is in each."""
+    def _live(self) -> Collection["_Ring"]:
+        """The rings whose rows are for readers."""
         if self._seen is not self._sources.live:
             self._seen, name = self._sources.live, self.sink.name
-            self._known = {s.key: (s, s.progress(name)) for s in self._seen if not s.is_coverage}
+            self._known = {
+                source.key: _Ring(source, source.progress(name), source.reader.words)
+                for source in self._seen
+                if source.reader and not source.is_coverage
+            }
         return self._known.values()
 
     async def _work(self) -> None:
@@ -130,8 +145,8 @@ class Live(Consumer):
     async def _open(self) -> None:
         await self.sink.open({})
         live = self._live
-        cursors = await self.sink.cursors({source.key: known.seq for source, known in live})
-        for source, progress in live:
+        cursors = await self.sink.cursors({each.source.key: each.progress.seq for each in live})
+        for source, progress, _ in live:
             seq = cursors[source.key].seq
             if seq is not None:
                 self._resume(source, progress, min(seq, source.head_seq))
@@ -176,8 +191,8 @@ class Live(Consumer):
 
     def _slices(self) -> list[Slice]:
         slices: list[Slice] = []
-        for source, progress in self._live:
-            if progress.seq >= source.head_seq:
+        for source, progress, words in self._live:
+            if progress.seq >= words[HEAD]:
                 continue
             self._note_missed(source, progress)
             seq, records = source.read(progress.seq, self._rows_at_once)
@@ -223,7 +238,7 @@ class Live(Consumer):
         self._in_flight = Batch(self._in_flight.parts)
 
     def _progress(self, source: SourceKey) -> Progress:
-        return self._known[source][1]
+        return self._known[source].progress
 
 
 def _counted(progress: Progress) -> int:

@@ -8,6 +8,8 @@ import numpy as np
 from engine.data.kind import FLAGS, SIDE_NAMES, TIME, Column, Kind, RecordArray
 
 _UINT64: Final = (1 << 64) - 1
+_FEW: Final = 8
+"""Rows that are read faster one by one than column by column."""
 
 
 class TradeJson(msgspec.Struct, gc=False):
@@ -22,8 +24,13 @@ class TradeJson(msgspec.Struct, gc=False):
 
 
 def _to_json(rows: RecordArray) -> list[TradeJson]:
+    if len(rows) <= _FEW:
+        return [
+            TradeJson(_wide_id(high, low), time, recv, SIDE_NAMES.get(side), price, qty)
+            for _, _, side, _, time, recv, high, low, price, qty in rows.tolist()
+        ]
     ids: list[Any] = rows["trade_id"].tolist()
-    if np.count_nonzero(rows["trade_id_hi"]):  # `any` costs three times as much for few rows
+    if rows["trade_id_hi"].any():
         ids = list(map(_wide_id, rows["trade_id_hi"].tolist(), ids))
     return list(
         map(

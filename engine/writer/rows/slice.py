@@ -20,7 +20,7 @@ IntArray = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # to make a frozen one costs four times as much
 class Slice:
     """Sequences `start_seq` up to `end_seq` of a source, none of them lost. Where knobs withhold
     rows, or they are another database's, there are fewer `records`, and `seqs` are theirs; None:
@@ -103,7 +103,7 @@ class Loss:
 Part = Slice | Loss
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch:
     """What a sink takes at once. Parts of one source follow each other without a hole; `gaps` are
     what another sink has declared, for those that only tell."""

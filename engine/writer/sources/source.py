@@ -28,7 +28,7 @@ from engine.data.ring import RingReader
 from engine.data.segment import Segment
 from engine.writer.sources.carried import Carried
 from engine.writer.sources.journal import Journal, JournalLimit
-from engine.writer.sources.latency import Latency
+from engine.writer.sources.latency import Latency, sample
 from engine.writer.sources.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -156,6 +156,11 @@ class Source:
             return self._ring.reader.head
         return max(self.journal.next_seq, self._carried.end_seq)
 
+    @property
+    def reader(self) -> RingReader | None:
+        """Of the ring, as long as there is one: for who looks at its head all the time."""
+        return self._ring.reader if self._ring else None
+
     def progress(self, sink: str) -> Progress:
         """How far a sink has got. Only `advance` lets go of rows."""
         return self._of_sink[sink]
@@ -207,11 +212,6 @@ class Source:
         """Records the ring holds; 0 without one."""
         return self._ring.reader.capacity if self._ring else 0
 
-    def ask_for_doorbell(self, wanted: bool) -> None:
-        """Ask the producer to ring when it publishes."""
-        if self._ring:
-            self._ring.reader.ask_for_doorbell(wanted)
-
     def pump(self) -> int:
         """Take what the ring has into positions and journal; return the number of new rows.
 
@@ -252,7 +252,8 @@ class Source:
             self._journal_trouble.over()
             self.journal_seq += len(batch)
             if self.spec.columns:
-                self._latencies.journal.add(batch, wall_ns())
+                rows, weight = sample(batch)
+                self._latencies.journal.add(rows, wall_ns(), weight)
 
     def read(self, from_seq: int, max_count: int) -> tuple[int, RecordArray]:
         """Return (sequence of the first row, rows) at or after `from_seq`.

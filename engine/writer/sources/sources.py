@@ -63,6 +63,7 @@ class Sources:
         self._sources: tuple[Source, ...] = ()
         self.live: tuple[Source, ...] = ()
         """Those with a ring. It is another object whenever one has come or gone."""
+        self._rings: list[RingReader] = []
         self._drained: dict[SourceKey, int] = {}
         self._wanted: frozenset[str] = frozenset()
         """Rings that somebody writes to, or will."""
@@ -124,8 +125,8 @@ class Sources:
         """Ask the producers to ring when they publish. After asking, look at the heads once more.
         Whoever is rung asks that nobody rings, until somebody wants to sleep again.
         """
-        for source in self.live:
-            source.ask_for_doorbell(wanted)
+        for reader in self._rings:
+            reader.ask_for_doorbell(wanted)
 
     def let_go(self) -> None:
         """Where nobody wants every row: what the rings have is not waited for."""
@@ -170,6 +171,7 @@ class Sources:
         """These are all. The oldest rows are delivered first."""
         self._sources = tuple(sorted(sources, key=lambda source: source.epoch))
         self.live = tuple(source for source in self._sources if source.is_live)
+        self._rings = [source.reader for source in self.live if source.reader]
 
     def _remember(self, source: Source) -> None:
         """Close a source; what the database has all of is not looked at again without need."""

@@ -38,3 +38,48 @@ def test_cancelled_wait_leaves_the_alarm_usable() -> None:
         assert await alarm.wait(0) is True
 
     asyncio.run(body())
+
+
+def test_a_short_wait_after_a_long_one_ends_in_time() -> None:
+    async def body() -> None:
+        alarm = Alarm()
+        waiter = asyncio.create_task(alarm.wait(3600))
+        await asyncio.sleep(0)
+        alarm.ring()
+        assert await waiter is True
+        async with asyncio.timeout(5):
+            assert await alarm.wait(0.001) is False
+
+    asyncio.run(body())
+
+
+def test_the_end_of_a_wait_that_is_over_ends_no_later_one() -> None:
+    async def body() -> None:
+        alarm, clock = Alarm(), Alarm()
+        for seconds in (0.005, 3600):
+            waiter = asyncio.create_task(alarm.wait(seconds))
+            await asyncio.sleep(0)
+            if seconds < 1:
+                alarm.ring()
+                assert await waiter is True
+        assert await clock.wait(0.02) is False, "the first end has passed"
+        assert not waiter.done()
+        alarm.ring()
+        assert await waiter is True
+
+    asyncio.run(body())
+
+
+def test_an_alarm_outlives_its_loop() -> None:
+    alarm = Alarm()
+
+    async def body() -> None:
+        waiter = asyncio.create_task(alarm.wait(3600))
+        await asyncio.sleep(0)
+        alarm.ring()
+        assert await waiter is True
+        async with asyncio.timeout(5):
+            assert await alarm.wait(0.001) is False
+
+    asyncio.run(body())
+    asyncio.run(body())

@@ -38,6 +38,11 @@ class Bench:
         """The source of the trades."""
         return next(source for source in self.sources if source.spec is TRADE)
 
+    @property
+    def wants_doorbell(self) -> bool:
+        """Whether the writer sleeps, for all that its producers know."""
+        return all(producer.publish() for producer in self._producers.values())
+
     def put(self, rows: RecordArray, spec: Kind = TRADE) -> None:
         """Receive these rows."""
         producer = self._producers[spec.name]

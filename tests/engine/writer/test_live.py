@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,14 +19,16 @@ from engine.base.clock import monotonic_s
 from engine.base.redis_link import parse_redis_url
 from engine.data.kind import RecordArray
 from engine.data.kinds import GAP
-from engine.data.layout import Layout
+from engine.data.layout import Layout, SourceKey
 from engine.data.names import StreamKey, StreamKind
 from engine.data.slots import Slots
 from engine.messages.streams import Knobs
 from engine.servers.valkey import PrivateValkey
 from engine.writer.live import Live
 from engine.writer.rows.knob_table import KnobTable
+from engine.writer.rows.slice import Batch
 from engine.writer.sinks.redis.sink import RedisSink
+from engine.writer.sinks.sink import Cursor, Promise, Sink, Taken
 from tests.engine.writer.conftest import MakeSettings, MakeTrades
 from tests.engine.writer.ring_bench import Bench, assert_counted_once, deliver
 from tests.waiting import until
@@ -399,6 +401,55 @@ def test_a_login_that_may_not_ask_for_sizes_is_enough(
     assert delivery.rows["trade"] == 60_000
     taken = [int(server.memory_usage(key) or 0) for key in STREAMS]
     assert sum(taken) <= 1.1 * MB
+
+
+# -- who wakes whom ------------------------------------------------------------------------------
+
+
+class Receiving(Sink):
+    """Takes all there is; meanwhile more comes, as often as it is told."""
+
+    name = "redis"
+    promise = Promise.LIVE
+
+    def __init__(self, receive: Callable[[], None], times: int) -> None:
+        self._receive, self._times = receive, times
+
+    async def open(self, drained: Mapping[SourceKey, int]) -> Sequence[SourceKey]:
+        return ()
+
+    async def cursors(self, starts: Mapping[SourceKey, int]) -> Mapping[SourceKey, Cursor]:
+        return {key: Cursor(seq) for key, seq in starts.items()}
+
+    async def take(self, batch: Batch, *, durable: bool) -> Taken:
+        if self._times:
+            self._times -= 1
+            self._receive()
+        return Taken(Counter({"trade": sum(len(part.records) for part in batch.slices)}))
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize("pace_s", [0.0, 0.001])
+def test_what_comes_during_a_flush_goes_without_a_word_and_the_bell_is_asked_for_then(
+    bench: Bench, make_settings: MakeSettings, trades: MakeTrades, pace_s: float
+) -> None:
+    """Nobody rings while it is awake, and a sink that never waits holds up nobody."""
+    sink = Receiving(lambda: bench.put(trades(4)), times=50)
+    delivery = Live(bench.sources, sink, KnobTable(make_settings()), pace_s=pace_s)
+    asked: list[bool] = []
+
+    async def body() -> None:
+        bench.sources.ask_for_doorbell(False)
+        bench.put(trades(4))
+        await until(lambda: delivery.rows["trade"] == 204)
+        await until(lambda: bench.wants_doorbell)
+        asked.append(True)
+
+    deliver(delivery, body)
+    assert asked == [True]
+    assert_counted_once(delivery, 204)
 
 
 # -- answers that never came ---------------------------------------------------------------------

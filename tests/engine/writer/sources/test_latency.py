@@ -56,3 +56,17 @@ def test_only_live_rows_with_a_time_of_the_venue_have_a_latency() -> None:
     nothing = Latency()
     nothing.add_receipt(rows[:3])
     assert summarize(nothing.histogram()) == {}
+
+
+def test_many_small_batches_count_as_one_large_one() -> None:
+    rows = np.zeros(700, TRADE.dtype)
+    rows["ts_recv"] = np.arange(1, 701) * 1_000_000
+    rows["ts_event"] = rows["ts_recv"] - np.arange(700) * 10_000
+    together, apart = Latency(), Latency()
+    for start in range(0, 700, 3):
+        apart.add(rows[start : start + 3], 10**9)
+        apart.add_receipt(rows[start : start + 3])
+    together.add_ns(10**9 - rows["ts_recv"])
+    together.add_ns(np.arange(1, 700) * 10_000)
+    assert apart.histogram().counts == together.histogram().counts
+    assert apart.histogram().sum_us == pytest.approx(together.histogram().sum_us)
