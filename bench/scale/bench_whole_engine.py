@@ -96,6 +96,7 @@ def test_predicted(
         pytest.skip(f"{series.setup.name} needs more CPUs")
     parts = whole.parts
     found = list(samples(series, whole.seconds, quick=whole.quick))
+    assert found, f"{series.setup.name}: no rate was held, so nothing can be compared"
     measured, predicted = measured_us(found), predicted_us(parts, found)
     lines = [f"{load_text(found[-1].load)}:", *comparison(predicted, measured)]
     off = misses(predicted, measured)

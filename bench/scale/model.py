@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.scale.load import Load
 
-PUBLISH: Final = "publish"
+PUBLISH: Final = "round"
 """One round of rows to Redis, with an entry of each stream that has some: they go out as soon as
 those before are there, so how many rounds there are is measured, and reckoned by `Pace`.
 """
