@@ -33,6 +33,10 @@ MEMORY: Final = ("engine", "shard", "stream")
 FULL: Final = 0.9
 """Of a CPU that a process may use: who is busier is late at every disturbance."""
 _ROUND_S_MIN: Final = 1e-4
+_ROUNDS_ENOUGH: Final = 50.0
+"""A second: rows are in Redis some 20 ms after they came. Rounds give way to rows: a writer that
+has more to do has fewer of them, and larger ones.
+"""
 _TIMES_MAX: Final = 1e6
 _HALVINGS: Final = 24
 
@@ -106,7 +110,14 @@ class Parts:
 
     def cpu(self, load: Load) -> dict[str, float]:
         """CPUs that are busy, by process."""
+        return self._cpu(self.counts(load))
+
+    def cpu_at_the_wall(self, load: Load) -> dict[str, float]:
+        """The same where a process is at its end: rounds to Redis are as rare as they may be."""
         counts = self.counts(load)
+        return self._cpu(counts | {PUBLISH: min(counts[PUBLISH], _ROUNDS_ENOUGH)})
+
+    def _cpu(self, counts: Mapping[str, float]) -> dict[str, float]:
         return {role: _sum(costs, counts) / 1e6 for role, costs in self.cpu_us.items()}
 
     def counts(self, load: Load) -> dict[str, float]:
@@ -148,7 +159,7 @@ class Most:
 
 def uses(parts: Parts, load: Load, site: Site) -> dict[str, float]:
     """How much of each thing that can be at its end one engine's load takes: 1 is all of it."""
-    cpu = parts.cpu(load)
+    cpu = parts.cpu_at_the_wall(load)
     writes = parts.wal_bytes_per_s(load)
     writes *= site.engines if site.shared_disk else 1 / load.databases
     return {

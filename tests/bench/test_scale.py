@@ -124,7 +124,8 @@ def test_few_cpus_are_the_wall_and_more_machines_carry_more() -> None:
     small = replace(WIDE, cpus=2)
     found = most(TRUTH, Load(trades_per_s=1e3), small)
     assert found.wall == "CPUs"
-    assert sum(TRUTH.cpu(found.load).values()) == pytest.approx(2 * FULL, rel=1e-3)
+    assert sum(TRUTH.cpu_at_the_wall(found.load).values()) == pytest.approx(2 * FULL, rel=1e-3)
+    assert sum(TRUTH.cpu(found.load).values()) > 2 * FULL, "rounds to Redis have given way"
     three = most(TRUTH, Load(trades_per_s=1e3), replace(small, machines=3))
     assert three.rows_per_s == pytest.approx(3 * found.rows_per_s)
 
