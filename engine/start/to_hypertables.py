@@ -7,14 +7,16 @@ A crash leaves each table as it was or as it shall be; asked again, this goes on
 
 A writer waits for the lock meanwhile, and its rows in the journal. A COPY that waited has been
 planned for the old table by then, and TimescaleDB would let it put its rows into the hypertable
-itself, where nobody finds them (seen in 2.29). So a trigger refuses them there, and stays until all
-who waited are through; who is refused begins again.
+itself, where nobody finds them (seen in 2.29). So a trigger refuses them there, and who is refused
+begins again. It stays until every statement is over that had begun before: to wait for a lock is
+not enough, for who has waited for the old table asks for the new one only then.
 
 The table of trades comes last: whoever looks at it alone sees partitions until everything is done.
 """
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -91,6 +93,20 @@ _GUARDED: Final = """
     JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid = to_regclass(%s) AND t.tgname = c.relname || %s
 """
+_AT_WORK: Final = """
+    SELECT l.virtualxid, l.pid, a.state IS NULL
+    FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.locktype = 'virtualxid' AND l.virtualxid = l.virtualtransaction
+        AND a.datname = current_database() AND l.pid <> pg_backend_pid()
+        AND coalesce(a.backend_type, 'client backend') = 'client backend'
+        AND coalesce(a.state, 'active') NOT LIKE 'idle in transaction%%'
+        AND (%(among)s::text[] IS NULL OR l.virtualxid = ANY (%(among)s))
+"""
+"""Transactions of this database in the middle of a statement. Everybody may see who is in one; what
+others do is hidden from who is not of `pg_read_all_stats`, and taken for a statement.
+"""
+_LOOK_S: Final = 0.1
+_TELL_S: Final = 5.0
 _REFUSE: Final = """
     BEGIN
         IF TG_RELID = TG_ARGV[0]::oid THEN
@@ -198,12 +214,19 @@ def move(database_url: str, progress: Callable[[str], None] = lambda _text: None
         with migration_session(database_url) as connection, connection.transaction():
             step(connection, table)
 
-    for table in _tables():  # a move before this one may have ended in between
+    def open_up(table: str) -> None:
+        with migration_session(database_url) as connection:
+            if connection.execute(_GUARDED, (table, _GUARD)).fetchone() is None:
+                return
+            wait_for_statements(connection, lambda text: progress(f"{table}: {text}"))
         patiently(partial(within, _open, table), progress)
+
+    for table in _tables():  # a move before this one may have ended in between
+        open_up(table)
     for each in found.moves:
         started_s = monotonic_s()
         patiently(partial(within, _move, each.table), progress)
-        patiently(partial(within, _open, each.table), progress)
+        open_up(each.table)
         took_s = monotonic_s() - started_s
         progress(f"{each.table} is a hypertable: {len(each.partitions)} chunks, {took_s:.1f} s")
     return [each.table for each in found.moves]
@@ -363,8 +386,24 @@ def _guard(connection: DatabaseSession, move: Move, table: sql.Identifier) -> No
     connection.execute(put.format(name, table, function, oid))
 
 
+def wait_for_statements(connection: DatabaseSession, progress: Callable[[str], None]) -> None:
+    """Return when every statement is over that others are in the middle of, in this database. What
+    they begin afterwards is planned for the tables of now. Outside of a transaction.
+    """
+    among, told_s = None, monotonic_s()
+    while left := connection.execute(_AT_WORK, {"among": among}).fetchall():
+        among = [transaction for transaction, _, _ in left]
+        if monotonic_s() - told_s > _TELL_S:
+            told_s = monotonic_s()
+            pids = ", ".join(str(pid) for _, pid, _ in left)
+            hidden = "; what some do is hidden from this user, who is not of pg_read_all_stats"
+            text = f"statements that began before are waited for (pid {pids})"
+            progress(text + (hidden if any(is_hidden for _, _, is_hidden in left) else ""))
+        time.sleep(_LOOK_S)
+
+
 def _open(connection: DatabaseSession, table: str) -> None:
-    """Take the guard away. Its lock is granted after all who waited before are through."""
+    """Take the guard away, when nobody has a plan for the old table any more."""
     row = connection.execute(_GUARDED, (table, _GUARD)).fetchone()
     if row is None:
         return

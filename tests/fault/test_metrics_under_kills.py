@@ -43,10 +43,11 @@ def test_every_scrape_succeeds_while_processes_are_killed(make_rig: MakeRig) -> 
             rig.until(partial(goes_on, state_dir, before), "counters that go on")
     assert scraper.count > 10
     engine.wait_for("upkeep is ready")
-    found = scrape(state_dir)
-    for name in names.values():
-        assert found[f'fts_engine_process_restarts_total{{process="{name}"}}'] == 2
-    assert found[UNREADABLE] == 0
+    deaths = [f'fts_engine_process_restarts_total{{process="{name}"}}' for name in names.values()]
+    rig.until(
+        lambda: [scrape(state_dir)[each] for each in deaths] == [2, 2], "each death to be counted"
+    )
+    assert scrape(state_dir)[UNREADABLE] == 0
     files = list(open_layout(state_dir).metrics_dir.iterdir())
     assert len(files) == 12, "three a role, after any number of deaths"
 

@@ -37,8 +37,15 @@ SEEN: Final = """
 
 
 def make_partitions(url: str, role: str) -> str:
-    """Partitions in schema `ticks` of a new role, which may not make the extension. Its address."""
-    execute(url, f"CREATE ROLE {role}", f"CREATE SCHEMA ticks AUTHORIZATION {role}")
+    """Partitions in schema `ticks` of a new role, which may not make the extension. Its address.
+    Its sessions are another's who has become it; whose they were would see what each does.
+    """
+    execute(
+        url,
+        f"CREATE ROLE {role}",
+        f"GRANT pg_read_all_stats TO {role}",
+        f"CREATE SCHEMA ticks AUTHORIZATION {role}",
+    )
     own_url = in_schema(url, "ticks").replace("options=", f"options=-crole%3D{role}%20", 1)
     migrate(own_url)
     return own_url

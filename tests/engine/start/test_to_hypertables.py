@@ -259,6 +259,35 @@ def test_a_copy_that_waited_for_the_lock_is_refused_and_not_lost(
     assert select(url, "SELECT count(*) FROM trade") == [(stored + 2,)]
 
 
+def test_rows_are_refused_until_every_statement_is_over_that_had_begun(
+    partitioned_url: str,
+) -> None:
+    """One of them may be a COPY that has not asked for the new table yet."""
+    url, said, moved = partitioned_url, list[str](), list[str]()
+    guards = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%_is_being_moved'"
+    mover = threading.Thread(target=lambda: moved.extend(to_hypertables.move(url, said.append)))
+
+    def work() -> None:
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(1)")
+
+    with psycopg.connect(url, autocommit=True) as holder:
+        holder.execute("SELECT pg_advisory_lock(1)")
+        worker = threading.Thread(target=work)
+        worker.start()
+        blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_for(lambda: select(url, blocked) == [(1,)], "somebody is in a statement")
+        mover.start()
+        waited = "book: statements that began before are waited for"
+        wait_for(lambda: any(text.startswith(waited) for text in said), "it is waited for")
+        assert select(url, guards) == [(1,)]
+        holder.execute("SELECT pg_advisory_unlock(1)")
+    worker.join()
+    mover.join()
+    assert len(moved) == 6
+    assert select(url, guards) == [(0,)]
+
+
 def test_an_interrupted_move_leaves_each_table_whole_and_is_finished_by_the_next(
     partitioned_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
