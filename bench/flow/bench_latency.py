@@ -24,7 +24,7 @@ def test_latency(
     if held > FIXED:
         rates["fixed"] = FIXED
     by_share = {
-        name: latency(rig, rate, 5.0 if quick else 10.0)
+        name: latency(rig, rate, 5.0 if quick else 6.0)
         for name, rate in sorted(rates.items(), key=itemgetter(1))
     }
     half = by_share["50%"]["stages"]

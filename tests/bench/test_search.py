@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from bench.flow.search import NothingHeldError, Plan, Probe, highest
 
-PLAN = Plan(first=8_000.0, bisections=4, hold_s=60.0)
+PLAN = Plan(first=8_000.0, bisections=4, hold_s=60.0, held_part=0.95)
 
 
 class Machine:
@@ -27,7 +27,8 @@ def test_the_rate_is_held_and_close_to_the_most(capacity: float) -> None:
     probes = highest(Machine(capacity).probe, PLAN)
     assert probes[-1].held
     assert probes[-1].seconds == PLAN.hold_s
-    assert capacity / 2 ** (1 / 2**PLAN.bisections) * 0.999 <= probes[-1].rows_per_s <= capacity
+    least = PLAN.held_part * capacity / 2 ** (1 / 2**PLAN.bisections)
+    assert 0.999 * least <= probes[-1].rows_per_s <= PLAN.held_part * capacity
 
 
 @given(st.floats(1_000.0, 1_000_000.0), st.floats(0.0, 0.5))
@@ -38,7 +39,7 @@ def test_what_a_queue_hides_for_a_while_is_found_out(capacity: float, hidden: fl
 
 
 def test_a_machine_that_holds_all_there_is_to_send() -> None:
-    probes = highest(Machine(1e12).probe, Plan(most=64_000.0, bisections=4))
+    probes = highest(Machine(1e12).probe, Plan(most=64_000.0, bisections=4, held_part=1.0))
     assert probes[-1].rows_per_s == 64_000.0
 
 
