@@ -39,8 +39,8 @@ class Plan:
     most: float = 4_000_000.0
     least: float = 50.0
     held_part: float = 0.92
-    """Of a rate that was held for a while, what is tried the whole time: in a minute comes what a few
-    seconds do not have, a checkpoint above all."""
+    """Of a rate that was held for a while, what is tried the whole time: a minute has what a few
+    seconds have not, a checkpoint above all."""
     step_down: float = 0.88
     """After a rate that was not held the whole time."""
 
