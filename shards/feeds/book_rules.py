@@ -28,7 +28,7 @@ class Link(enum.Enum):
     REPEATS = "repeats"
     """What it says is stored, or newer things are."""
     BROKEN = "broken"
-    """Something is missing; in front of a snapshot, it may be."""
+    """Something is missing; where a snapshot is the event, it may be."""
     RESTARTS = "restarts"
     """The venue counts anew. A delta follows all the same; what is between the last event and a
     snapshot, nobody can say."""
@@ -71,14 +71,12 @@ _FOLLOWS, _REPEATS, _BROKEN = Link.FOLLOWS, Link.REPEATS, Link.BROKEN
 
 
 def by_one(last_seq: int, event: BookEvent) -> Link:
-    """Ids grow by one a message, snapshots included; a snapshot with the first id comes after the
-    venue has restarted.
-    """
+    """Ids grow by one a delta; a snapshot with the first id comes after the venue has restarted."""
     seq = event.seq
+    if event.is_snapshot:
+        return Link.RESTARTS if seq <= 1 and last_seq > 0 else _replaces(last_seq, seq)
     if seq == last_seq + 1:
         return _FOLLOWS
-    if event.is_snapshot and seq <= 1 and last_seq > 0:
-        return Link.RESTARTS
     return _REPEATS if seq <= last_seq else _BROKEN
 
 
@@ -118,7 +116,7 @@ def by_arrival(last_seq: int, event: BookEvent) -> Link:
 
 
 def _replaces(last_seq: int, seq: int) -> Link:
-    """Of a snapshot that does not say what it follows."""
+    """Of a snapshot, whose id is that of the last delta in it: it may hold more than is stored."""
     return _REPEATS if seq <= last_seq else _BROKEN
 
 

@@ -207,12 +207,14 @@ class PushedBook(ChainedBook):
             self._take(whole, checksum)
 
     def _on_snapshot(self, step: Link, event: BookEvent, checksum: int | None) -> None:
-        """One that replaces the book. What lies between is declared where there is anything."""
+        """One that replaces the book. The deltas behind what is stored, up to the last one that it
+        holds, are declared: it says what they led to, not what they were.
+        """
         if step in (Link.RESTARTS, Link.REPEATS):
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event.ts_recv)
         elif step is Link.BROKEN:
-            reason, edges = self._hole(event.seq - 1, event.ts_event)
+            reason, edges = self._hole(event.seq, event.ts_event)
             self.declare(reason, GapState.UNPROVABLE, edges, event.ts_recv)
         if step is not Link.FOLLOWS:
             self.stop_listening(CoverageEnd.RESYNC, self.newest_ts)
@@ -310,6 +312,11 @@ class _TimedBook(PushedBook):
         self._stored_seq, self._stored_ts = seq, event.ts_event
         return super()._put(event)
 
+    def _hole(self, until_seq: int, ts_event: int) -> tuple[GapReason, Edges]:
+        """Known by its time alone: others of the very time at which it begins may be missing."""
+        reason, edges = super()._hole(until_seq, ts_event)
+        return reason, edges._replace(from_seq=0, to_seq=0)
+
 
 class UnnumberedBook(_TimedBook):
     """One whose messages have no ids (`by_time`): a checksum tells that one is missing, and never
@@ -352,8 +359,3 @@ class UnchainedBook(_TimedBook):
     def _lose(self) -> None:
         if self._synced:
             self._unsync(WAITING)
-
-    def _hole(self, until_seq: int, ts_event: int) -> tuple[GapReason, Edges]:
-        """Known by its time alone."""
-        reason, edges = super()._hole(until_seq, ts_event)
-        return reason, edges._replace(from_seq=0, to_seq=0)

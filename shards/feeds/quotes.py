@@ -99,9 +99,9 @@ class Quotes(Feed):
             edges = Edges(0, 0, last_ts, ts_event, -1)
             self.declare(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, ts_recv)
         elif not self.has_data and last_seq != _NONE_YET:
-            first = min(last_seq + 1, seq)  # another quote of the same ms leaves no number between
             from_ts = self.missed_since(last_ts, ts_event)
-            edges = Edges(first, max(first, seq - 1), from_ts, ts_event, -1)
+            # Quotes may share a number: others of the last one's and of this one's may be missing.
+            edges = Edges(last_seq, seq, from_ts, ts_event, -1)
             self.declare(self.blame, GapState.UNPROVABLE, edges, ts_recv)
         if not self.has_data:
             self.accepted(ts_event)
