@@ -292,6 +292,8 @@ def test_a_book_that_was_not_stored_for_a_while_says_so_and_starts_anew(plane: R
 
     async def scenario(plane: Plane) -> None:
         await until(lambda: plane.states() == ["live"], "a live book")
+        while not await plane.query(whole):  # else the knob may come before its first commit
+            await asyncio.sleep(0.05)
         writer = plane.supervisor.status
         plane.command(SetKnobs(1, book, KnobChanges(db_writes_enabled=False)))
         await until(lambda: skipped(writer()).get("book", 0) > 50, "held back rows")

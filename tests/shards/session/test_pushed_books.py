@@ -89,6 +89,6 @@ def test_a_broken_chain_is_mended_by_a_new_subscription(
             True, False, False, True, False,
         ]  # fmt: skip
         gaps = rig.double.rows("gap")[["reason", "from_seq", "to_seq"]].tolist()
-        assert gaps == [(GapReason.RESYNC, 12, 14), (GapReason.RESYNC, 16, 19)]
+        assert gaps == [(GapReason.RESYNC, 12, 14), (GapReason.RESYNC, 16, 20)]
 
     run(tmp_path, test, venue=VENUE)
