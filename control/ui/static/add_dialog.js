@@ -26,14 +26,17 @@ export class AddDialog {
     this.dialog.showModal();
     this.symbol.focus();
     this.symbol.select();
+    this.loading = this.offers.load(seed);
     try {
-      await this.offers.load(seed);
+      await this.loading;
     } catch (error) {
       showError(this.error, `What can be added is unknown: ${error.message}`);
     }
   }
 
+  // Who is quicker than the answer of what can be added means what that is going to show.
   async submit() {
+    try { await this.loading; } catch { return; }
     const { exchange, kind, transport } = this.offers.values;
     const stream = { venue: exchange, symbol: this.symbol.value.trim(), kind, transport };
     const name = `${stream.symbol} ${format.kind(kind)}`;

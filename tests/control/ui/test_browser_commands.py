@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 
 pytestmark = needs_chromium
 
-BINANCE = "binance_linear"
+BINANCE, HYPERLIQUID = "binance_linear", "hyperliquid_perp"
 ETH_TRADES = StreamKey(BINANCE, "ETHUSDT", StreamKind.TRADES)
 
 
@@ -94,6 +94,22 @@ def test_instruments_say_what_they_are_and_that_they_do_not_trade(
     ):
         page.locator("#add-symbol").fill(typed.lower())
         expect(page.locator("#add-options li")).to_have_text([said])
+
+
+def test_who_submits_before_it_is_known_what_can_be_added_adds_what_was_meant(
+    market_of_hundreds: tuple[Any, ScriptedEngine],
+) -> None:
+    page, engine = market_of_hundreds
+    page.get_by_role("button", name="Instruments").click()
+    page.locator("#listed-exchange").select_option(HYPERLIQUID)
+    held: list[Any] = []
+    page.route("**/streams/capabilities", lambda route: held.append(route))  # noqa: PLW0108
+    page.get_by_role("button", name="Add a stream of BTC", exact=True).click()
+    page.locator("#add-dialog [type=submit]").click()
+    wait_for(lambda: page.evaluate("1") and len(held) == 1, "a held request")
+    held.pop().continue_()
+    expect(page.locator("#add-dialog")).to_be_hidden()
+    assert [(key.venue, key.symbol) for key in engine.added] == [(HYPERLIQUID, "BTC")]
 
 
 def test_many_streams_are_seen_before_they_are_added(
