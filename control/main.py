@@ -27,7 +27,7 @@ from control.state.health import Health
 from control.state.listing_fetch import ListingFetch
 from control.state.listings import Listings
 from engine.base.clock import monotonic_s, wall_ns
-from engine.messages.control import Heartbeat
+from engine.messages.control import Heartbeat, SystemStatus
 from engine.messages.listings import ListingWanted
 from engine.messages.pipes import Drain, ToChild
 from engine.messages.settings import ControlSettings, Reconfigure
@@ -152,11 +152,14 @@ async def _listen(
     """Take in what the supervisor says, until it wants this process to leave or is gone."""
     while (message := await pipe.receive()) is not None and not isinstance(message, Drain):
         if isinstance(message, ListingWanted):
+            listings.follow([message.venue])
             listings.want(message.venue)
         elif isinstance(message, Reconfigure):
             take_over(message)
         else:
             backend.take(message)
+            if isinstance(message, SystemStatus):
+                listings.follow({key.venue for key in backend.streams})
 
 
 def make_server(app: ASGIApp, protocol: type[BoundedHttp]) -> uvicorn.Server:

@@ -1,5 +1,8 @@
 """What the venues list: fetched on a timer and on demand, kept on disk, compared with before.
 
+Of the venues that are collected from, and of those that somebody asks about; the others are left
+alone.
+
 The copy on disk makes symbols known at a start while a venue is away, and holds the events that led
 to it. One venue's trouble is its own: it is tried again with growing delays, and what was known
 stays.
@@ -9,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +41,8 @@ _REFRESH_MIN_S = 10.0
 """Between two refreshes that somebody asked for."""
 _RETRY_MAX_S = 60.0
 _SHOWN_TEXT = 200
+ASKERS_MAX = 16
+"""Clients that wait at a time: their connections are not there for others."""
 
 Fetch = Callable[[Venue], Awaitable[list[bytes]]]
 Announce = Callable[[ListingLoaded], None]
@@ -83,6 +88,8 @@ class Listings:
         self._waits_for = waits_for
         self._announced: set[str] = set()
         self._wanted = {name: asyncio.Event() for name in venues}
+        self._followed: set[str] = set()
+        self._follows_more = asyncio.Event()
         self._listings: dict[str, dict[str, Instrument]] = {}
         self._unreadable: dict[str, Mapping[str, str]] = {}
         self._under_way: dict[str, asyncio.Task[list[InstrumentEvent]]] = {}
@@ -109,11 +116,16 @@ class Listings:
             self._unreadable[name] = listing.unreadable
 
     async def run(self) -> None:
-        """Keep every venue's listing fresh, until cancelled."""
+        """Keep the listings fresh that are followed, until cancelled."""
+        begun: set[str] = set()
         try:
             async with asyncio.TaskGroup() as group:
-                for name in self._venues:
-                    group.create_task(self._keep_fresh(name))
+                while True:
+                    self._follows_more.clear()
+                    for name in sorted(self._followed - begun):
+                        group.create_task(self._keep_fresh(name))
+                    begun |= self._followed
+                    await self._follows_more.wait()
         finally:
             fetches = list(self._under_way.values())
             for fetch in fetches:
@@ -148,9 +160,28 @@ class Listings:
         found = [timed for name in names for timed in reversed(self._events[name])]
         return sorted(found, key=lambda timed: timed.at_ns, reverse=True)
 
+    def follow(self, venues: Iterable[str]) -> None:
+        """Know what these list, from now on."""
+        if more := (self._venues.keys() & venues) - self._followed:
+            self._followed |= more
+            self._follows_more.set()
+
     def want(self, venue: str) -> None:
         """Somebody waits for what the venue does not list yet: look now, not when it is due."""
         self._wanted[venue].set()
+
+    async def learn(self, venues: Collection[str], within_s: float) -> None:
+        """Follow venues that somebody asks about, and return when their listings have come in this
+        process. Where one does not in time, or too many wait, what was known has to do.
+        """
+        self.follow(venues)
+        new = (self._venues.keys() & venues) - self._announced
+        due = [self.refresh(venue) for venue in new if self.wait_s(venue) <= 0]
+        if not due:
+            return
+        with self.asking() as asker_count, contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s if asker_count <= ASKERS_MAX else 0.0):
+                await asyncio.gather(*due, return_exceptions=True)
 
     def missing(self) -> dict[str, str]:
         """Of every venue, why its listing has not come in this process; empty where it has."""
@@ -161,7 +192,10 @@ class Listings:
 
     def _why_missing(self, venue: Venue) -> str:
         error = self.errors.get(venue.name, "")[:_SHOWN_TEXT]
-        return self._waits_for(venue) or error or "the venue was asked"
+        was_asked = (
+            "the venue was asked" if venue.name in self._followed else "nobody has asked yet"
+        )
+        return self._waits_for(venue) or error or was_asked
 
     def wait_s(self, venue: str) -> float:
         """How long somebody who asks for a refresh has to wait before asking."""

@@ -125,6 +125,10 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
     simulator = SimulatorProcess([*EVERYWHERE, "--symbols", "3"])
 
     async def scenario(parent: Parent, client: Client) -> None:
+        assert await ask(client, "POST", "/streams", STREAM) == "ok"
+        (loaded,) = await parent.hear(ListingLoaded)
+        assert loaded.venue == "binance_linear", "others are left alone until somebody asks"
+        await ask(client, "POST", "/instruments/refresh")
         loaded = await parent.hear(ListingLoaded, len(VENUES))
         assert {message.venue for message in loaded} == VENUES.keys()
         leases = await parent.hear(LeaseRequest, len(VENUES))
@@ -133,7 +137,6 @@ def test_it_loads_instruments_within_leases_and_serves_commands(tmp_path: Path) 
             for venue in VENUES.values()
         }
         assert (await ask(client, "GET", "/instruments/count"))["count"] == 3 * len(VENUES)
-        assert await ask(client, "POST", "/streams", STREAM) == "ok"
         (row,) = await ask(client, "GET", "/streams")
         assert (row["symbol"], row["state"]) == ("BTCUSDT", "pending")
         health = await ask(client, "GET", "/health/runtime")
@@ -179,14 +182,14 @@ def test_with_the_venues_away_it_serves_what_it_knew(tmp_path: Path) -> None:
     simulator = SimulatorProcess([*EVERYWHERE, "--symbols", "2"])
     venues = simulator.venues()
 
-    async def first(parent: Parent, _: Client) -> None:
-        await parent.hear(ListingLoaded, len(VENUES))
+    async def first(_: Parent, client: Client) -> None:
+        await ask(client, "POST", "/instruments/refresh")
 
     async def second(_: Parent, client: Client) -> None:
         assert (await ask(client, "GET", "/instruments/count"))["count"] == 2 * len(VENUES)
         assert await ask(client, "POST", "/streams", STREAM) == "ok"
         with pytest.raises(RefusedError, match="a moment ago"):  # it has just tried by itself
-            await ask(client, "POST", "/instruments/refresh")
+            await ask(client, "POST", "/instruments/refresh", {"exchange": STREAM["exchange"]})
 
     try:
         run_control(tmp_path, venues, first)

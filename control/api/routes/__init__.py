@@ -30,6 +30,8 @@ class Services:
     """Whether there are metrics of single streams."""
 
 
+ANSWER_WITHIN_S = 5.0
+"""A client waits no longer for a venue, which may be blocked for an hour."""
 TOTAL = "X-Total-Count"
 """The header with the length of a list of which the answer is a page."""
 Handler = Callable[[Request, Services], Awaitable[Response]]
@@ -77,6 +79,12 @@ def page_of(
 def count_of(found: Iterable[object]) -> Response:
     """How many there are."""
     return json_response(Count(sum(1 for _ in found)))
+
+
+async def learn(services: Services, exchanges: Iterable[str | None]) -> None:
+    """Know what these exchanges list, as far as they answer while a client waits."""
+    found = (known_venue(each) for each in exchanges if each is not None)
+    await services.instruments.learn({each for each in found if each}, ANSWER_WITHIN_S)
 
 
 def venue_of(exchange: str, field_name: str = "exchange") -> str:

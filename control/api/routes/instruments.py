@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from control.api.routes import (
+    ANSWER_WITHIN_S,
     Operation,
     Services,
     count_of,
+    learn,
     optional_venue,
     page_of,
     venue_of,
@@ -32,30 +34,32 @@ from control.api.schemas import (
 )
 from control.http import requests
 from control.http.errors import ApiError, json_response
+from control.state.listings import ASKERS_MAX
 from engine.base.errors import EngineError
 from engine.data.instrument import Instrument
 
-_ANSWER_WITHIN_S = 5.0
-"""A client waits no longer for a venue, which may be blocked for an hour."""
-_ASKERS_MAX = 16
-"""Clients that wait at a time: their connections are not there for others."""
-
 
 async def list_instruments(request: Request, services: Services) -> Response:
-    """Instruments by filter and name; the header says how many there are in all."""
+    """Instruments by filter and name, of one exchange or of those that are collected from or were
+    asked about; the header says how many there are in all.
+    """
     wanted = requests.query(request, InstrumentsQuery)
+    await learn(services, [wanted.exchange])
     return page_of(_filtered(services, wanted), wanted, partial(row_of, InstrumentRow))
 
 
 async def count_instruments(request: Request, services: Services) -> Response:
     """How many instruments pass the filter."""
-    return count_of(_filtered(services, requests.query(request, InstrumentsCountQuery)))
+    wanted = requests.query(request, InstrumentsCountQuery)
+    await learn(services, [wanted.exchange])
+    return count_of(_filtered(services, wanted))
 
 
 async def instrument_exists(request: Request, services: Services) -> Response:
     """Whether an exchange lists a symbol, and what may have been meant."""
     wanted = requests.query(request, ExistsQuery)
     venue = venue_of(wanted.exchange)
+    await learn(services, [venue])
     exists = services.instruments.get(venue, wanted.symbol) is not None
     near = [] if exists else services.instruments.near(venue, wanted.symbol)
     return json_response(Exists(exists, near))
@@ -89,9 +93,9 @@ async def refresh_instruments(request: Request, services: Services) -> Response:
         )  # fmt: skip
     due = [venue for venue, wait_s in zip(venues, waits_s, strict=True) if wait_s <= 0]
     with services.instruments.asking() as asker_count:
-        if asker_count > _ASKERS_MAX:
+        if asker_count > ASKERS_MAX:
             raise ApiError(
-                "too_many_requests", "others wait for this already", retry_after_s=_ANSWER_WITHIN_S
+                "too_many_requests", "others wait for this already", retry_after_s=ANSWER_WITHIN_S
             )
         outcomes = await asyncio.gather(*(_refresh(services, venue) for venue in due))
     if all(outcome.retry_after_s for outcome in outcomes):
@@ -118,16 +122,16 @@ class _Outcome:
 async def _refresh(services: Services, venue: str) -> _Outcome:
     event_count, failure, retry_after_s = 0, "", 0.0
     blocked_s = _blocked_s(services, venue)
-    if blocked_s > _ANSWER_WITHIN_S:
+    if blocked_s > ANSWER_WITHIN_S:
         failure = f"{venue} told us not to ask for another {blocked_s:,.0f} s"
         retry_after_s = blocked_s
     else:
         try:
-            async with asyncio.timeout(_ANSWER_WITHIN_S):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
                 event_count = len(await services.instruments.refresh(venue))
         except TimeoutError:
-            failure = f"{venue} is being asked, for more than {_ANSWER_WITHIN_S:g} s"
-            retry_after_s = max(_blocked_s(services, venue), _ANSWER_WITHIN_S)
+            failure = f"{venue} is being asked, for more than {ANSWER_WITHIN_S:g} s"
+            retry_after_s = max(_blocked_s(services, venue), ANSWER_WITHIN_S)
         except EngineError as error:
             failure = str(error)
     count = sum(1 for _ in services.instruments.of(venue))

@@ -14,6 +14,7 @@ from control.api.routes import (
     Operation,
     Services,
     count_of,
+    learn,
     page_of,
     running_venue,
     venue_of,
@@ -88,6 +89,7 @@ async def _add_streams(
 ) -> Response:
     body = _parse_body(await requests.read_body(request))
     services.admissions.check_health(services.backend.health)
+    await learn(services, {each.exchange for each in (body if isinstance(body, list) else [body])})
     skipped = 0
     match body:
         case StreamItem() as item:
@@ -115,6 +117,7 @@ async def remove_streams(request: Request, services: Services) -> Response:
             _raise_refusal(result)
             return json_response(OK)
         case FilteredStreams() as filtered:
+            await learn(services, [filtered.exchange])
             keys = _running_by_filter(services, filtered)
             matched = len(keys)
             keys = keys[: filtered.filter.limit]

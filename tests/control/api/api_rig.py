@@ -236,6 +236,7 @@ class Rig:
                 venue: {each.symbol: each for each in self.listings.get(venue, ())}
                 for venue in VENUES
             }
+            self.instruments._announced = set(VENUES)
         guard = guard or Guard.load(None, None, {})
         self.services = Services(
             self.backend, Admissions(OFFERS, admission, MAX_ROWS_PER_COPY), self.instruments, guard

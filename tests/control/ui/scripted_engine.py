@@ -157,6 +157,7 @@ class ScriptedEngine:
         self.instruments._listings = {
             venue: {each.symbol: each for each in listing} for venue, listing in listed.items()
         }
+        self.instruments._announced = set(VENUES)
         guard = Guard.load(None, None, tokens or {})
         services = Services(
             self.backend,

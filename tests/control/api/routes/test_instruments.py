@@ -1,12 +1,14 @@
 """What the venues list: fetched, compared, kept, searched."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from control.api import routes
 from control.api.routes import instruments as route
 from control.state import listings as module
 from control.state.listings import Listings, differences
@@ -46,6 +48,7 @@ def make(venue: Venue, directory: Path | None = None, refresh_s: float = 900) ->
     only = {HL: VENUES[HL]}
     service = Listings(only, directory, venue.fetch, told.append, refresh_s)
     service.load_files()
+    service.follow([HL])
     return service, told
 
 
@@ -247,12 +250,83 @@ def test_a_listing_that_streams_wait_for_is_fetched_before_it_is_due() -> None:
     asyncio.run(scenario())
 
 
+def test_only_venues_that_somebody_wants_to_know_of_are_asked() -> None:
+    asked: list[str] = []
+
+    async def fetch(venue: Any) -> list[bytes]:
+        asked.append(venue.name)
+        raise VenueError("away")
+
+    async def scenario() -> None:
+        service = Listings(VENUES, None, fetch, print)
+        running = asyncio.create_task(service.run())
+        service.follow(["okx", "of_another_version"])
+        async with asyncio.timeout(30):
+            while not asked:
+                await asyncio.sleep(0.005)
+            await service.learn([HL], within_s=30)
+            await service.learn([HL, "of_another_version"], within_s=30)
+        assert asked == ["okx", HL], "and a moment later nobody is asked again"
+        assert (service.missing()[HL], service.missing()["okx"]) == ("away", "away")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_about_a_venue_that_nobody_collects_from_has_its_listing() -> None:
+    async def scenario(rig: Rig) -> None:
+        venue = Venue(meta("BTC", "LATER"))
+        rig.instruments = Listings(VENUES, None, venue.fetch, rig.backend.tell_listing)
+        rig.serve(replace(rig.services, instruments=rig.instruments))
+        answer = await rig.ask("GET", "/instruments?exchange=HyperliquidPerp")
+        assert [each["symbol"] for each in answer.body] == ["BTC", "LATER"]
+        answer = await rig.ask("GET", "/instruments/count?exchange=HyperliquidPerp")
+        assert answer.body == {"count": 2}
+        assert venue.asked == 1
+        answer = await rig.ask("GET", "/instruments")
+        assert len(answer.body) == 2, "of all that are known"
+
+    run_with_rig(scenario)
+
+
+def test_a_stream_of_a_venue_that_was_not_asked_yet_can_be_added() -> None:
+    async def scenario(rig: Rig) -> None:
+        venue = Venue(meta("BTC"))
+        rig.instruments = Listings(VENUES, None, venue.fetch, rig.backend.tell_listing)
+        rig.serve(replace(rig.services, instruments=rig.instruments))
+        body = {"exchange": "HyperliquidPerp", "symbol": "BTC", "kind": "Trades"}
+        answer = await rig.ask("POST", "/streams", body)
+        assert answer.status == 201, answer.text
+
+    run_with_rig(scenario)
+
+
+@pytest.mark.fault("H02")
+def test_a_venue_that_does_not_answer_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "ANSWER_WITHIN_S", 0.01)
+
+    async def never(_: Any) -> list[bytes]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def scenario(rig: Rig) -> None:
+        rig.instruments = Listings(VENUES, None, never, rig.backend.tell_listing)
+        rig.serve(replace(rig.services, instruments=rig.instruments))
+        answer = await rig.ask("GET", "/instruments?exchange=HyperliquidPerp")
+        assert (answer.status, answer.body) == (200, [])
+
+    run_with_rig(scenario)
+
+
 @pytest.mark.fault("H02")
 def test_it_says_why_a_listing_has_not_come_in_this_process(tmp_path: Path) -> None:
     async def scenario() -> None:
         venue = Venue(VenueError("away"))
         waits = [""]
         service = Listings({HL: VENUES[HL]}, tmp_path, venue.fetch, print, 900, lambda _: waits[0])
+        assert service.missing() == {HL: "nobody has asked yet"}
+        service.follow([HL])
         assert service.missing() == {HL: "the venue was asked"}
         with pytest.raises(VenueError):
             await service.refresh(HL)
@@ -454,7 +528,7 @@ def test_a_refresh_that_is_asked_for_wrongly_asks_nobody(body: Any, field: str) 
 def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 0.05)
+    monkeypatch.setattr(route, "ANSWER_WITHIN_S", 0.05)
 
     async def scenario(rig: Rig) -> None:
         asked: list[str] = []
@@ -479,7 +553,7 @@ def test_a_refresh_that_hangs_is_a_503_in_time_and_joined_by_the_next(
             rows = {row["exchange"]: row for row in both.body}
             assert "is being asked" in rows[HL]["error"]
             assert rows["binance_linear"]["error"] == "binance_linear: HTTP 503"
-            monkeypatch.setattr(route, "_ANSWER_WITHIN_S", 20.0)
+            monkeypatch.setattr(route, "ANSWER_WITHIN_S", 20.0)
             joined = asyncio.create_task(rig.ask("POST", path))
             await asyncio.sleep(0)
             answered.set()
@@ -502,7 +576,7 @@ def test_while_the_venue_bans_us_nobody_waits_for_it() -> None:
 
 
 def test_only_so_many_clients_wait_for_a_venue(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "_ASKERS_MAX", 2)
+    monkeypatch.setattr(route, "ASKERS_MAX", 2)
 
     async def scenario(rig: Rig) -> None:
         answered = asyncio.Event()
