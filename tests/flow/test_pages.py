@@ -22,6 +22,7 @@ import pytest
 import redis
 
 from control.cli.main import main
+from tests.control.api.routes.test_streams import SEED_CALLS
 from tests.docs.inventory import ENDED, INVENTORY, RUN, UP, fate
 from tests.flow.hour import FIRST_HOUR, Hour
 from tests.pages import Block, blocks, python_examples
@@ -188,17 +189,6 @@ def test_the_reader_reads_every_trade_once_and_notices_what_was_trimmed(here: Ho
 
 # -- the seed's README, call by call, with curl's own words ----------------------------------------
 
-SEED_STREAMS = [
-    ("BinanceLinear", "BTCUSDT", "OpenInterest", "HttpPoll"),
-    ("BinanceLinear", "BTCUSDT", "Funding", "HttpPoll"),
-    ("BinanceLinear", "BTCUSDT", "Trades", "Ws"),
-    ("BinanceLinear", "BTCUSDT", "L2Book", "Ws"),
-    ("BinanceLinear", "BTCUSDT", "Liquidations", "Ws"),
-    ("HyperliquidPerp", "BTC", "Trades", "Ws"),
-    ("HyperliquidPerp", "BTC", "L2Book", "Ws"),
-    ("HyperliquidPerp", "BTC", "FundingOpenInterest", "Ws"),
-]
-
 
 @pytest.fixture(scope="module")
 def base(hour: Hour) -> str:
@@ -234,27 +224,27 @@ def body_of(stream: tuple[str, str, str, str]) -> dict[str, str]:
 @by_curl
 def test_the_seeds_readme_from_top_to_bottom(base: str) -> None:
     offered = curl("GET", f"{base}/streams/capabilities")[1]
-    for exchange, _, kind, transport in SEED_STREAMS:
+    for exchange, _, kind, transport in SEED_CALLS:
         venue = "binance_linear" if exchange == "BinanceLinear" else "hyperliquid_perp"
         found = [(row["exchange"], row["kind"], row["transport"]) for row in offered]
         assert (venue, kind, transport) in found
     before = curl("GET", f"{base}/streams/count")[1]["count"]
     assert curl("GET", f"{base}/streams")[0] == 200
-    for stream in SEED_STREAMS:
+    for stream in SEED_CALLS:
         assert curl("POST", f"{base}/streams", body_of(stream)) == (201, "ok"), stream
-    for stream in SEED_STREAMS:
+    for stream in SEED_CALLS:
         status, shown = curl("GET", f"{base}/streams/{'/'.join(stream)}")
         assert (status, shown["status"]) == (200, "Running"), stream
         assert shown["state"] in ("pending", "connecting", "syncing", "live"), shown
         assert shown["spec"]["kind"] == stream[2]
-    assert curl("GET", f"{base}/streams/count")[1]["count"] == before + len(SEED_STREAMS)
+    assert curl("GET", f"{base}/streams/count")[1]["count"] == before + len(SEED_CALLS)
     knobs = f"{base}/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"
     assert curl("GET", knobs)[1]["knobs"]["db_writes_enabled"] is True
     patch = {"db_writes_enabled": True, "redis_publishes_enabled": True}
     assert curl("PATCH", knobs, patch) == (200, "ok")
-    for stream in SEED_STREAMS:
+    for stream in SEED_CALLS:
         until_live(base, stream)
-    for stream in SEED_STREAMS:
+    for stream in SEED_CALLS:
         assert curl("DELETE", f"{base}/streams", body_of(stream)) == (200, "ok"), stream
     assert curl("GET", f"{base}/streams/count")[1]["count"] == before
 

@@ -40,17 +40,17 @@ def test_cancelled_wait_leaves_the_alarm_usable() -> None:
     asyncio.run(body())
 
 
-def test_a_short_wait_after_a_long_one_ends_in_time() -> None:
-    async def body() -> None:
-        alarm = Alarm()
-        waiter = asyncio.create_task(alarm.wait(3600))
-        await asyncio.sleep(0)
-        alarm.ring()
-        assert await waiter is True
-        async with asyncio.timeout(5):
-            assert await alarm.wait(0.001) is False
+async def wait_long_then_shortly(alarm: Alarm) -> None:
+    waiter = asyncio.create_task(alarm.wait(3600))
+    await asyncio.sleep(0)
+    alarm.ring()
+    assert await waiter is True
+    async with asyncio.timeout(5):
+        assert await alarm.wait(0.001) is False
 
-    asyncio.run(body())
+
+def test_a_short_wait_after_a_long_one_ends_in_time() -> None:
+    asyncio.run(wait_long_then_shortly(Alarm()))
 
 
 def test_the_end_of_a_wait_that_is_over_ends_no_later_one() -> None:
@@ -72,14 +72,5 @@ def test_the_end_of_a_wait_that_is_over_ends_no_later_one() -> None:
 
 def test_an_alarm_outlives_its_loop() -> None:
     alarm = Alarm()
-
-    async def body() -> None:
-        waiter = asyncio.create_task(alarm.wait(3600))
-        await asyncio.sleep(0)
-        alarm.ring()
-        assert await waiter is True
-        async with asyncio.timeout(5):
-            assert await alarm.wait(0.001) is False
-
-    asyncio.run(body())
-    asyncio.run(body())
+    asyncio.run(wait_long_then_shortly(alarm))
+    asyncio.run(wait_long_then_shortly(alarm))
