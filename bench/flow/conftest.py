@@ -9,8 +9,8 @@ from bench.flow.rig import Rig, running
 from bench.flow.search import Plan
 from bench.flow.setups import SETUPS, as_asked
 
-QUICK = Plan(climb_s=3.0, bisections=2, bisection_s=6.0, hold_s=8.0, held_part=1.0)
-"""One bisection less, and 8 s for a minute."""
+QUICK = Plan(climb_s=3.0, precision=1.2, bisection_s=6.0, hold_s=8.0, held_part=1.0)
+"""Half as close, and 8 s for a minute."""
 
 
 @pytest.fixture(scope="session", params=list(SETUPS))

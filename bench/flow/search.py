@@ -33,8 +33,11 @@ class Plan:
     first: float = 64_000.0
     """Rows a second."""
     climb_s: float = 4.0
-    bisections: int = 3
     bisection_s: float = 8.0
+    precision: float = 1.1
+    """How many times the rate that was held for a while one may be that was not."""
+    stored_margin: float = 1.2
+    """Times what was stored of a rate that was too high is too high as well."""
     hold_s: float = 60.0
     most: float = 4_000_000.0
     least: float = 50.0
@@ -43,6 +46,8 @@ class Plan:
     seconds have not, a checkpoint above all."""
     step_down: float = 0.88
     """After a rate that was not held the whole time."""
+    step_down_again: float = 0.8
+    """After another one: each costs a minute, and what was held for a while says little by then."""
 
 
 class NothingHeldError(Exception):
@@ -58,15 +63,18 @@ def highest(measure: Measure, plan: Plan) -> list[Probe]:
         return probes[-1].held
 
     low, high = _bracket(holds, plan)
-    for _ in range(plan.bisections):
+    if not probes[-1].held and probes[-1].stored_per_s > low:
+        high = min(high, plan.stored_margin * probes[-1].stored_per_s)
+    while high > plan.precision * low:
         middle = sqrt(low * high)
         if holds(middle, plan.bisection_s):
             low = middle
         else:
             high = middle
     low *= plan.held_part
+    step = plan.step_down
     while not holds(low, plan.hold_s):
-        low *= plan.step_down
+        low, step = low * step, plan.step_down_again
         if low < plan.least:
             raise NothingHeldError(f"not even {plan.least:,.0f} rows/s were held")
     return probes

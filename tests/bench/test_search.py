@@ -6,28 +6,29 @@ from hypothesis import strategies as st
 
 from bench.flow.search import NothingHeldError, Plan, Probe, highest
 
-PLAN = Plan(first=8_000.0, bisections=4, hold_s=60.0, held_part=0.95)
+PLAN = Plan(first=8_000.0, precision=1.05, hold_s=60.0, held_part=0.95)
 
 
 class Machine:
     """Holds so many rows a second; for less than half a minute a queue hides that it does not."""
 
-    def __init__(self, capacity: float, hidden: float = 0.0) -> None:
-        self.capacity, self.hidden = capacity, hidden
+    def __init__(self, capacity: float, hidden: float = 0.0, says: bool = False) -> None:
+        self.capacity, self.hidden, self.says = capacity, hidden, says
         self.taken_s = 0.0
 
     def probe(self, rows_per_s: float, seconds: float) -> Probe:
         self.taken_s += seconds
         most = self.capacity * (1 + (self.hidden if seconds < 30 else 0.0))
-        return Probe(rows_per_s, seconds, rows_per_s <= most)
+        stored = min(rows_per_s, 0.9 * most) if self.says else 0.0
+        return Probe(rows_per_s, seconds, rows_per_s <= most, stored_per_s=stored)
 
 
-@given(st.floats(200.0, 3_000_000.0))
-def test_the_rate_is_held_and_close_to_the_most(capacity: float) -> None:
-    probes = highest(Machine(capacity).probe, PLAN)
+@given(st.floats(200.0, 3_000_000.0), st.booleans())
+def test_the_rate_is_held_and_close_to_the_most(capacity: float, says: bool) -> None:
+    probes = highest(Machine(capacity, says=says).probe, PLAN)
     assert probes[-1].held
     assert probes[-1].seconds == PLAN.hold_s
-    least = PLAN.held_part * capacity / 2 ** (1 / 2**PLAN.bisections)
+    least = PLAN.held_part * capacity / PLAN.precision
     assert 0.999 * least <= probes[-1].rows_per_s <= PLAN.held_part * capacity
 
 
@@ -39,7 +40,7 @@ def test_what_a_queue_hides_for_a_while_is_found_out(capacity: float, hidden: fl
 
 
 def test_a_machine_that_holds_all_there_is_to_send() -> None:
-    probes = highest(Machine(1e12).probe, Plan(most=64_000.0, bisections=4, held_part=1.0))
+    probes = highest(Machine(1e12).probe, Plan(most=64_000.0, held_part=1.0))
     assert probes[-1].rows_per_s == 64_000.0
 
 
@@ -54,3 +55,10 @@ def test_the_search_takes_a_few_minutes() -> None:
     machine = Machine(150_000.0)
     highest(machine.probe, Plan())
     assert machine.taken_s < 150
+
+
+def test_what_is_stored_of_too_much_shortens_the_search() -> None:
+    long, short = Machine(300_000.0), Machine(300_000.0, says=True)
+    highest(long.probe, Plan())
+    highest(short.probe, Plan())
+    assert short.taken_s < long.taken_s
