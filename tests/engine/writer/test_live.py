@@ -452,6 +452,25 @@ def test_what_comes_during_a_flush_goes_without_a_word_and_the_bell_is_asked_for
     assert_counted_once(delivery, 204)
 
 
+def test_rows_that_keep_coming_go_together_after_the_pace(
+    bench: Bench, make_settings: MakeSettings, trades: MakeTrades
+) -> None:
+    """`redis.flush_interval_ms`: the first ones at once, and others no sooner than that."""
+    sink = Receiving(lambda: None, times=0)
+    delivery = Live(bench.sources, sink, KnobTable(make_settings()), pace_s=0.3)
+
+    async def body() -> None:
+        began_s = monotonic_s()
+        bench.put(trades(4))
+        await until(lambda: delivery.rows["trade"] == 4)
+        bench.put(trades(4))
+        await until(lambda: delivery.rows["trade"] == 8)
+        assert monotonic_s() - began_s >= 0.3
+
+    deliver(delivery, body)
+    assert_counted_once(delivery, 8)
+
+
 # -- answers that never came ---------------------------------------------------------------------
 
 
