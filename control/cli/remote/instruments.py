@@ -28,6 +28,11 @@ _CONDITIONS = {
     "status": "the exchange's own word for the state",
 }
 """As the API calls them, each with its help."""
+_OTHERWISE = {
+    "list": "default: those that are collected from or were asked about",
+    "refresh": "default: all",
+    "events": "default: all",
+}
 
 
 def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
@@ -41,7 +46,7 @@ def add_parser(commands: "argparse._SubParsersAction[Any]") -> None:
         "events": ("listings, delistings and changes, newest first", run_events),
     }
     for name, verb in add_verbs(parser, verbs):
-        verb.add_argument("--exchange")
+        verb.add_argument("--exchange", help=_OTHERWISE[name])
         if name == "list":
             verb.add_argument("q", metavar="TEXT", nargs="?", help="part of a symbol, in any case")
             for option, hint in _CONDITIONS.items():
@@ -61,7 +66,8 @@ def run_list(options: argparse.Namespace) -> int:
         "exchange", "symbol", "kind", "state", "status", "base", "quote", "settle", "tick_size",
         "lot_size", "contract_size", "contract_unit",
     )  # fmt: skip
-    show(rows, columns, "no instruments", as_json=options.json)
+    others = "" if options.exchange else "; --exchange NAME asks one that is not collected from"
+    show(rows, columns, f"no instruments{others}", as_json=options.json)
     return Exit.OK
 
 
