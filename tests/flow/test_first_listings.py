@@ -58,3 +58,22 @@ def test_a_symbol_that_is_listed_later_begins_by_itself(make_rig: MakeRig) -> No
     engine.wait_for("streams 4/4 live")
     assert engine.log.count("LATER/Trades/Ws: unknown symbol") == 1, "said once"
     assert_equation(rig.finish())
+
+
+def test_a_venue_is_left_alone_until_somebody_asks_about_it(make_rig: MakeRig) -> None:
+    rig = make_rig(streams=[("binance_linear", "BTCUSDT")])
+    rig.start()
+    (asked, left) = (hub["rest"]["calls"] for hub in rig.hubs())
+    assert asked > 0
+    assert left == 0
+    listed = api(rig, "GET", f"/instruments?exchange={HYPERLIQUID}")
+    assert {each["exchange"] for each in listed} == {HYPERLIQUID}
+    stream = {"exchange": HYPERLIQUID, "symbol": listed[0]["symbol"], "kind": "Trades"}
+    assert api(rig, "POST", "/streams", stream) == "ok"
+    rig.until(lambda: "'live', 'live', 'live'" in states(rig), "the third stream")
+    assert_equation(rig.stop())
+
+
+def states(rig: Rig) -> str:
+    """What the streams do."""
+    return str([each["state"] for each in api(rig, "GET", "/streams")])
