@@ -34,7 +34,7 @@ def test_killed_backend_costs_nothing(make_rig: MakeRig) -> None:
     for _ in range(5):
         rig.query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'fts-writer-%'"
+            " WHERE datname = current_database() AND application_name LIKE 'fts-writer-%'"
         )
         rig.until_more_rows(500)
     verdict = rig.finish()

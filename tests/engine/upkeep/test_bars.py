@@ -263,7 +263,8 @@ def held_up(
         thread.start()
         waiting = (
             "SELECT count(*) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'fts-upkeep%' AND wait_event_type = 'Lock'"
+            " WHERE datname = current_database() AND application_name LIKE 'fts-upkeep%'"
+            " AND wait_event_type = 'Lock'"
         )
         wait_for(lambda: connection.execute(waiting.encode()).fetchone() == (1,))
         yield thread, errors
@@ -281,7 +282,8 @@ def test_an_upkeep_that_dies_in_the_middle_leaves_nothing_half(
     with held_up(connection, url) as (thread, errors):
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name LIKE 'fts-upkeep%' AND wait_event_type = 'Lock'"
+            " WHERE datname = current_database() AND application_name LIKE 'fts-upkeep%'"
+            " AND wait_event_type = 'Lock'"
         )
         thread.join()
         assert errors

@@ -86,8 +86,9 @@ def _wait_for_commit_under_way(connection: "psycopg.Connection[tuple[int]]") -> 
     while monotonic_s() < deadline:
         found = connection.execute(
             "SELECT count(*) FROM pg_stat_activity JOIN pg_locks USING (pid) "
-            "WHERE application_name LIKE 'fts-writer-%' AND query ILIKE 'COMMIT%' "
-            "AND state = 'active' AND relation = 'trade'::regclass AND mode = 'RowExclusiveLock'"
+            "WHERE datname = current_database() AND application_name LIKE 'fts-writer-%' "
+            "AND query ILIKE 'COMMIT%' AND state = 'active' "
+            "AND relation = 'trade'::regclass AND mode = 'RowExclusiveLock'"
         ).fetchone()
         if found and found[0]:
             return True
