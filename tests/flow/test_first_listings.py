@@ -61,7 +61,7 @@ def test_a_symbol_that_is_listed_later_begins_by_itself(make_rig: MakeRig) -> No
 
 
 def test_a_venue_is_left_alone_until_somebody_asks_about_it(make_rig: MakeRig) -> None:
-    rig = make_rig(streams=[("binance_linear", "BTCUSDT")])
+    rig = make_rig(streams=[("binance_linear", "BTCUSDT")], settings="[control]\nadmission = 'any'")
     rig.start()
     (asked, left) = (hub["rest"]["calls"] for hub in rig.hubs())
     assert asked > 0
