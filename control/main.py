@@ -152,7 +152,6 @@ async def _listen(
     """Take in what the supervisor says, until it wants this process to leave or is gone."""
     while (message := await pipe.receive()) is not None and not isinstance(message, Drain):
         if isinstance(message, ListingWanted):
-            listings.follow([message.venue])
             listings.want(message.venue)
         elif isinstance(message, Reconfigure):
             take_over(message)

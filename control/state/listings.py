@@ -168,6 +168,7 @@ class Listings:
 
     def want(self, venue: str) -> None:
         """Somebody waits for what the venue does not list yet: look now, not when it is due."""
+        self.follow([venue])
         self._wanted[venue].set()
 
     async def learn(self, venues: Collection[str], within_s: float) -> None:
@@ -192,10 +193,8 @@ class Listings:
 
     def _why_missing(self, venue: Venue) -> str:
         error = self.errors.get(venue.name, "")[:_SHOWN_TEXT]
-        was_asked = (
-            "the venue was asked" if venue.name in self._followed else "nobody has asked yet"
-        )
-        return self._waits_for(venue) or error or was_asked
+        state = "the venue was asked" if venue.name in self._followed else "nobody has asked yet"
+        return self._waits_for(venue) or error or state
 
     def wait_s(self, venue: str) -> float:
         """How long somebody who asks for a refresh has to wait before asking."""

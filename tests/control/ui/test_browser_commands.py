@@ -96,6 +96,15 @@ def test_instruments_say_what_they_are_and_that_they_do_not_trade(
         expect(page.locator("#add-options li")).to_have_text([said])
 
 
+def hold(page: Any, requests: str, held: list[Any]) -> None:
+    """Have such requests wait until the test lets them go on."""
+
+    def keep(route: Any) -> None:
+        held.append(route)
+
+    page.route(requests, keep)
+
+
 def test_who_submits_before_it_is_known_what_can_be_added_adds_what_was_meant(
     market_of_hundreds: tuple[Any, ScriptedEngine],
 ) -> None:
@@ -103,7 +112,7 @@ def test_who_submits_before_it_is_known_what_can_be_added_adds_what_was_meant(
     page.get_by_role("button", name="Instruments").click()
     page.locator("#listed-exchange").select_option(HYPERLIQUID)
     held: list[Any] = []
-    page.route("**/streams/capabilities", lambda route: held.append(route))  # noqa: PLW0108
+    hold(page, "**/streams/capabilities", held)
     page.get_by_role("button", name="Add a stream of BTC", exact=True).click()
     page.locator("#add-dialog [type=submit]").click()
     wait_for(lambda: page.evaluate("1") and len(held) == 1, "a held request")
@@ -196,15 +205,12 @@ def test_many_are_added_only_by_the_count_that_is_shown(
     submit, limit = page.locator("#bulk-submit"), page.locator("#bulk-limit")
     held: list[Any] = []
 
-    def hold(route: Any) -> None:
-        held.append(route)
-
     def asked(count: int) -> None:
         wait_for(lambda: page.evaluate("1") and len(held) == count, f"{count} held requests")
 
     page.keyboard.press("m")
     expect(submit).to_have_text("Add 339 streams")
-    page.route("**/instruments?*", hold)
+    hold(page, "**/instruments?*", held)
     page.locator("#bulk-quote").fill("usdt")
     expect(submit).to_be_disabled()
     asked(1)
@@ -217,7 +223,7 @@ def test_many_are_added_only_by_the_count_that_is_shown(
     held.pop().continue_()
     expect(submit).to_have_text("Add 299 streams")
     expect(submit).to_be_enabled()
-    page.route("**/streams", hold)
+    hold(page, "**/streams", held)
     submit.click()
     expect(submit).to_be_disabled()
     asked(1)
