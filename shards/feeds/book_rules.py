@@ -105,16 +105,6 @@ def by_time(last_seq: int, event: BookEvent) -> Link:
     return _REPEATS if event.seq < last_seq else _FOLLOWS
 
 
-def by_arrival(last_seq: int, event: BookEvent) -> Link:
-    """The venue chains nothing: `seq` is its time in microseconds, 0 of a snapshot that says none,
-    and `prev_seq` that of the event before on the same socket, as the decoder remembers it. Two
-    sockets are told apart by that; what is lost on the way, nothing tells (`UnchainedBook`).
-    """
-    if event.is_snapshot and not event.seq:
-        return _BROKEN
-    return by_previous(last_seq, event)
-
-
 def _replaces(last_seq: int, seq: int) -> Link:
     """Of a snapshot, whose id is that of the last delta in it: it may hold more than is stored."""
     return _REPEATS if seq <= last_seq else _BROKEN

@@ -8,7 +8,7 @@ see `shards.feeds.books`.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, NamedTuple, Self
 
 from msgspec.structs import replace
 
@@ -36,6 +36,12 @@ long is broken at the venue.
 """
 _HELD_S: Final = 60.0
 """A snapshot whose chain has held so long was a good one: pauses are short again."""
+
+
+_QUIET_S: Final = 30.0
+"""So long a snapshot without a time waits for a change: far longer than one is on its way, and than
+clocks differ.
+"""
 
 
 Levels = tuple[list[Level], list[Level]]
@@ -112,7 +118,12 @@ class PushedBook(ChainedBook):
         if follows and self._synced and not event.is_snapshot:
             if self._kept is None or self._agrees(self._kept, event, checksum):
                 self._store(event)
-        elif step is Link.REPEATS and not self._counts_anew(event):
+        else:
+            self._judge(step, event, checksum)
+
+    def _judge(self, step: Link, event: BookEvent, checksum: int | None) -> None:
+        """Take any other event than a delta that follows what is known."""
+        if step is Link.REPEATS and not self._counts_anew(event):
             self._on_repeated(event, checksum)
         elif event.is_snapshot:
             self._on_snapshot(step, event, checksum)
@@ -164,14 +175,14 @@ class PushedBook(ChainedBook):
         return False
 
     def _on_delta(self, step: Link, event: BookEvent, checksum: int | None) -> None:
-        """A delta that breaks the chain, or came while the book waits."""
+        """A delta that breaks the chain, came while the book waits, or showed when it began."""
         if step is Link.REPEATS:  # by its id, but not by its time
             edges = Edges(0, 0, self._last_ts, event.ts_event, -1)
             self._break(GapReason.RENUMBERED, GapState.UNPROVABLE, edges, event)
         elif step is Link.BROKEN:
             reason, edges = self._hole(event.prev_seq, event.ts_event)
             self._break(reason, GapState.UNRECOVERABLE, edges, event)
-        else:
+        elif self._kept is None or self._agrees(self._kept, event, checksum):
             self._store(event)
             if self._behind is not None:
                 self._bring_up(self._behind, event, checksum)
@@ -278,9 +289,25 @@ class PushedBook(ChainedBook):
             self._renew(self)
 
 
+class _Undated(NamedTuple):
+    """A snapshot that says no time, waiting for one."""
+
+    event: BookEvent
+    checksum: int | None
+    since_s: float
+    """Monotonic."""
+    is_known: bool
+    """Whether the book was whole when it came."""
+
+
 class _TimedBook(PushedBook):
     """One whose `seq` is a time. Rows of two events of one time are told apart all the same: the
     second is stored under the next number, so that (time, seq) is the order in which they apply.
+
+    For the same reason a snapshot that says no time (`seq` 0) is kept until the first delta after
+    it, and has that one's time and the number before its own: deltas that were sent right behind it
+    are older than its receipt, by the time that both took. Where nothing changes for long, it is
+    stored as of when it came.
     """
 
     ids_tell: ClassVar = False
@@ -297,6 +324,87 @@ class _TimedBook(PushedBook):
         super().__init__(spec, ring, gaps, last, rule, renew)
         self._said_seq = self._stored_seq = self._last_seq
         self._stored_ts = self._last_ts
+        self._undated: _Undated | None = None
+        self._is_quiet = False
+        """Whether it has waited for so long that nothing may ever tell its time."""
+
+    def subscribed(self, why: str = "subscribed, waiting for the first data") -> None:
+        """A new subscription: what was kept of the one before is of no use."""
+        super().subscribed(why)
+        self._undated = None
+
+    def cut(self, why: str, silent_s: float = 0.0, *, blame: GapReason | None = None) -> None:
+        """A snapshot that is kept is missed: nobody can say any more when it was."""
+        super().cut(why, silent_s, blame=blame)
+        self._undated = None
+
+    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
+        """Also: when a snapshot without a time was made, the first delta after it tells."""
+        whole: BookEvent = frames[0][0]
+        if not _is_undated(whole):
+            return super().following(frames)
+        later = frames[1:]
+        return later if later and later[0][0].seq <= self._last_seq else None
+
+    def tick(self, now_ns: int) -> None:
+        """Also: a snapshot is stored though nothing tells its time. Not at the first occasion: what
+        has come meanwhile may not have been read yet.
+        """
+        super().tick(now_ns)
+        if self._undated is None:
+            return
+        if self._is_quiet:
+            self._take_undated(self._undated.event)
+        else:
+            self._is_quiet = monotonic_s() - self._undated.since_s > _QUIET_S
+
+    def _judge(self, step: Link, event: BookEvent, checksum: int | None) -> None:
+        if _is_undated(event):
+            self._undated = _Undated(event, checksum, monotonic_s(), is_known=self._synced)
+            self._is_quiet = self._synced = False
+            if not self._undated.is_known:
+                self.lacks("waiting for the first change after a snapshot that says no time")
+            return
+        if self._undated is not None and not event.is_snapshot:
+            self._date(self._undated.event, event)
+            step = self._step_to(event)
+        self._undated = None
+        super()._judge(step, event, checksum)
+
+    def _date(self, whole: BookEvent, delta: BookEvent) -> None:
+        """Take the snapshot that was kept, now that a delta after it is here."""
+        self._take_undated(replace(whole, seq=delta.seq - 1, ts_event=delta.ts_event))
+
+    def _take_undated(self, whole: BookEvent) -> None:
+        """Take what was kept as `whole`, of a time that is as good as there is."""
+        assert self._undated is not None
+        checksum, self._synced = self._undated.checksum, self._undated.is_known
+        self._undated = None
+        super()._judge(self._step_to(whole), whole, checksum)
+
+    def _step_to(self, event: BookEvent) -> Link:
+        if self._last_seq < 0:
+            return _FOLLOWS
+        return Link.BROKEN if _is_undated(event) else self._step(self._last_seq, event)
+
+    def on_unreadable(self, item: Unreadable) -> None:
+        """No id of a later event tells what it was: it is missing here."""
+        Feed.on_unreadable(self, item)
+        if self.unreadable.is_open:
+            self._lose()
+
+    def _lose(self) -> None:
+        """What is missing may be the first delta after the snapshot that is kept: it begins no
+        book.
+        """
+        if self._undated is not None:
+            self._undated = None
+            self._unsync(WAITING)
+
+    def _ask(self) -> None:
+        """Not while one is here."""
+        if self._undated is None:
+            super()._ask()
 
     def _put(self, event: BookEvent) -> bool:
         """Number an event anew where it is of the time of the one before; what follows it names it
@@ -325,31 +433,14 @@ class UnnumberedBook(_TimedBook):
 
     proof: ClassVar = Proof.CHECKSUM
 
-    def on_unreadable(self, item: Unreadable) -> None:
-        """Like any stream without ids; ids of books would tell by the next event."""
-        Feed.on_unreadable(self, item)
-
 
 class UnchainedBook(_TimedBook):
-    """One that neither ids nor a checksum prove whole (`by_arrival`): wherever something may have
-    been lost, it starts anew.
+    """One that neither ids nor a checksum prove whole: wherever something may have been lost, it
+    starts anew. `prev_seq` is the time of the event before on the same socket, as the decoder
+    remembers it: two sockets are told apart by that.
     """
 
     proof: ClassVar = Proof.NOTHING
-
-    def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
-        """Also: when a snapshot without a time was made, the first delta after it tells."""
-        whole: BookEvent = frames[0][0]
-        if not whole.is_snapshot or whole.seq:
-            return super().following(frames)
-        later = frames[1:]
-        return later if later and later[0][0].seq <= self._last_seq else None
-
-    def on_unreadable(self, item: Unreadable) -> None:
-        """No later event tells what it was: it is missing here."""
-        Feed.on_unreadable(self, item)
-        if self.unreadable.is_open:
-            self._lose()
 
     def skipped(self, now_ns: int) -> None:
         """What its socket has lost may have been of this book."""
@@ -357,5 +448,15 @@ class UnchainedBook(_TimedBook):
         self._lose()
 
     def _lose(self) -> None:
+        super()._lose()
         if self._synced:
             self._unsync(WAITING)
+
+    def _date(self, whole: BookEvent, delta: BookEvent) -> None:
+        super()._date(whole, delta)
+        self._said_seq = 0  # as which the next one on its socket names it
+
+
+def _is_undated(event: BookEvent) -> bool:
+    """Whether a snapshot says no time."""
+    return event.is_snapshot and not event.seq

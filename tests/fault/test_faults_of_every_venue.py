@@ -5,10 +5,9 @@ the equation holds, and what broke is declared by each. What only one has is in 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 from uuid import UUID
 
-import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -20,7 +19,7 @@ from shards.feeds.feed import Feed
 from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.trades import ContiguousTrades
 from shards.simulator.core.encoder import Encoder
-from shards.simulator.core.ledger import UNREADABLE_KINDS, LedgerRows, read_ledger
+from shards.simulator.core.ledger import UNREADABLE_KINDS, read_ledger
 from shards.simulator.venues import ENCODERS, USUAL
 from shards.simulator.venues.bybit.trades import uuid_text
 from tests.fault.ledger_books import Book, book_at
@@ -163,40 +162,11 @@ class Place(NamedTuple):
 
 def assert_books_are_those_of_the_ledger(rig: Rig, times_us: list[int]) -> None:
     ledger = read_ledger(rig.ledger_dir)
-    places = [
-        Place(*market, beside(rig, ledger, market, at)) for market in MARKETS for at in times_us
-    ]
+    places = [Place(*market, at) for market in MARKETS for at in times_us]
     noted = {at: book_at(ledger, at.venue, at.symbol, at.at_us * 1000) for at in places}
     assert all(noted.values()), "there is a book everywhere"
     stored = stored_books(rig, places)
     assert [at for at in places if stored.get(at) != noted[at]] == []
-
-
-UNTIMED: Final = ("coinbase", "coinbase_exchange", "kraken_spot")
-"""Venues whose whole books say no time: they are stored when they came, a little later."""
-
-
-def beside(rig: Rig, ledger: LedgerRows, market: tuple[str, str], at_us: int) -> int:
-    """A time, or a little after it, at which no such book is on its way to us, nor near it."""
-    if market[0] not in UNTIMED:
-        return at_us
-    said = np.concatenate([ledger.snapshot, ledger.book])
-    is_whole = (said["symbol"] == ledger.symbols.index(market)) & (said["snapshot"] == 1)
-    sent_us = np.sort(said["ts_event"][is_whole] // 1000)
-    came_us = np.array([row[0] for row in rig.query(WHOLES.format(*market))], np.int64)
-    # Where a later one came first, or none, it is on its way until that one.
-    after = np.searchsorted(came_us, sent_us)
-    until_us = np.append(came_us, sent_us[-1])[np.minimum(after, len(came_us))]
-    while ((sent_us - _NEAR_US < at_us) & (at_us < until_us + _NEAR_US)).any():
-        at_us += 100_000
-    return at_us
-
-
-_NEAR_US: Final = 500_000
-WHOLES: Final = """
-    SELECT DISTINCT (extract(epoch FROM recv_time) * 1e6)::bigint FROM book_levels
-    WHERE is_snapshot AND venue = '{}' AND symbol = '{}' ORDER BY 1
-"""
 
 
 def stored_books(rig: Rig, places: list[Place]) -> dict[Place, Book]:

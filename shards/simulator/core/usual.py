@@ -13,8 +13,8 @@ from shards.simulator.core.symbol import ALL_LEVELS, SymbolState
 from shards.simulator.core.venue import SimVenue
 
 __all__ = [
-    "RowByRow", "bad_trades", "book_now", "calls_under", "listed_grids", "read_object",
-    "send_whole", "tell_past",
+    "RowByRow", "UndatedWholes", "bad_trades", "book_now", "calls_under", "listed_grids",
+    "read_object", "send_whole", "tell_past",
 ]  # fmt: skip
 
 _PAST_MS, _FIRST_PAST = 20_000, 10
@@ -79,6 +79,31 @@ def send_whole(venue: SimVenue, session: Session, state: SymbolState, event: Boo
     """Send a new subscriber a whole book; if it was sent, it is in the ledger."""
     if session.send_text(venue.encoder.whole(state, event)):
         venue.record_book(state, event, whole=True)
+
+
+class UndatedWholes:
+    """Whole books that were sent and say no time. The next change tells it: then they are put into
+    the ledger, at its time and the number before its own.
+    """
+
+    def __init__(self) -> None:
+        self._sent: dict[int, list[tuple[SimVenue, Session, str, BookMessage]]] = {}
+        """By symbol, since its last change."""
+
+    def add(
+        self, venue: SimVenue, session: Session, state: SymbolState, topic: str, event: BookMessage
+    ) -> None:
+        """Keep one that a session got on a topic."""
+        self._sent.setdefault(state.index, []).append((venue, session, topic, event))
+
+    def date(self, state: SymbolState, change: BookMessage) -> None:
+        """Note those that the next change goes to as well."""
+        for venue, session, topic, whole in self._sent.pop(state.index, ()):
+            if topic in session.names and session in venue.hub.sessions:
+                dated = whole._replace(
+                    ts_ms=change.ts_ms, last=change.last - 1, early_ns=change.early_ns
+                )
+                venue.record_book(state, dated, whole=True)
 
 
 def tell_past(

@@ -1,8 +1,8 @@
 """Kraken spot as the simulator serves it (WebSocket v2): trades, books with checksums, quotes.
 
 Numbers are JSON numbers with all the digits that a pair has. Books are served 1000 levels deep and
-at no other depth; whole ones have no time, so the ledger has them the µs before the next change.
-There is no heartbeat: the market is never idle for a second.
+at no other depth; whole ones have no time. There is no heartbeat: the market is never idle for a
+second.
 """
 
 import zlib
@@ -24,6 +24,7 @@ from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import Quote, SymbolState
 from shards.simulator.core.usual import (
     RowByRow,
+    UndatedWholes,
     calls_under,
     listed_grids,
     read_object,
@@ -88,8 +89,7 @@ class KrakenSpot(Encoder):
 
     def __init__(self) -> None:
         self.rest = calls_under("0/public", {"AssetPairs": _list_pairs, "Assets": _list_assets})
-        self._whole: dict[int, list[tuple[SimVenue, Session, BookMessage]]] = {}
-        """By symbol: books that were sent whole since their last change."""
+        self._wholes = UndatedWholes()
         self._last_us = 0
         """When the last change of a book was."""
 
@@ -143,7 +143,7 @@ class KrakenSpot(Encoder):
         elif channel == "book":
             event = BookMessage("book", 0, 0, 0, 0, *state.top(_DEPTH))
             if session.send_text(_write_book(state, event, "snapshot")):
-                self._whole.setdefault(state.index, []).append((venue, session, event))
+                self._wholes.add(venue, session, state, topic, event)
 
     def messages(self, event: BookMessage) -> Sequence[BookMessage]:
         """A message has no number but its time, in µs; nothing is said of no change."""
@@ -155,12 +155,7 @@ class KrakenSpot(Encoder):
         return (event._replace(last=self._last_us, previous=0, early_ns=early_ns),)
 
     def book(self, state: SymbolState, event: BookMessage) -> bytes:
-        for venue, session, whole in self._whole.pop(state.index, ()):
-            if f"book {state.grid.symbol}" in session.names and session in venue.hub.sessions:
-                dated = whole._replace(
-                    ts_ms=event.ts_ms, last=event.last - 1, early_ns=event.early_ns + 1000
-                )
-                venue.record_book(state, dated, whole=True)
+        self._wholes.date(state, event)
         return _write_book(state, event, "update", f',"timestamp":"{iso_text(event.last)}"')
 
     def quote_number(self, state: SymbolState, now_ms: int) -> int:

@@ -155,26 +155,21 @@ class _SocketDecoder:
     def _on_books(self, message: BookMessage, ts_recv: int) -> None:
         feed_of, ready = self._books, []
         for event in message.events:
-            feed, changed = feed_of(event.product_id), event.changed_ns()
+            feed, at = feed_of(event.product_id), event.changed_ns()
             if feed is None:
                 raise _untaken(event.product_id, message.events, UnchainedBook)
-            sent = _sent_ts(message.timestamp, ts_recv) if changed is None else 0
-            ready.append((event, feed, changed, sent))
-        for event, feed, changed, sent in ready:
-            feed.on_event(self._book_event(event, changed, sent, ts_recv))
+            if at is None or event.type == "snapshot":
+                at = _sent_ts(message.timestamp, ts_recv)
+            ready.append((event, feed, at))
+        for event, feed, at in ready:
+            feed.on_event(self._book_event(event, at, ts_recv))
 
-    def _book_event(
-        self, event: BookUpdates, changed: int | None, sent: int, ts_recv: int
-    ) -> BookEvent:
-        """Its time is that of its last level. The levels of a snapshot may have none (1970): then
-        it is that of the message, which says nothing of updates that follow, and is no `seq`.
+    def _book_event(self, event: BookUpdates, at: int, ts_recv: int) -> BookEvent:
+        """An update is of the time of its last level. Those of a snapshot tell when each level came
+        to be, if not 1970, and none when another was removed: it says no time.
         """
         updates, is_whole = event.updates, event.type == "snapshot"
-        if changed is not None:
-            at, seq = changed, changed // 1000
-        else:
-            at = sent
-            seq = 0 if is_whole else at // 1000
+        seq = 0 if is_whole else at // 1000
         prev_seq = 0 if is_whole else self._book_seq.get(event.product_id, seq)
         self._book_seq[event.product_id] = seq
         bids = [(each.price_level, each.new_quantity) for each in updates if each.side == "bid"]

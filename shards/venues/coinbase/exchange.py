@@ -14,7 +14,7 @@ from engine.data.flags import Side
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, by_arrival
+from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.feed import UntakenError
 from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.quotes import Quotes
@@ -337,7 +337,7 @@ VENUE: Final = Venue(
         # The full `level2` is for those who log in; this one says the same every 50 ms.
         (StreamKind.L2_BOOK, Transport.WS): Channel(
             "ws", UnchainedBook, lambda symbol, _: f"level2_batch:{symbol}", 300.0,
-            book=BookRule(by_arrival),
+            book=BookRule(by_previous),
         ),
         (StreamKind.TICKER, Transport.WS): Channel(
             "ws", Quotes, lambda symbol, _: f"ticker:{symbol}", 3600.0,

@@ -9,7 +9,7 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_arrival
+from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.pushed_books import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
@@ -157,7 +157,7 @@ VENUE: Final = Venue(
         ),
         (StreamKind.L2_BOOK, Transport.WS): Channel(
             "ws", UnchainedBook, lambda symbol, _: _topic("level2", symbol), 300.0,
-            book=BookRule(by_arrival),
+            book=BookRule(by_previous),
         ),
         (StreamKind.TICKER, Transport.WS): Channel(
             "ws", Quotes, lambda symbol, _: _topic("ticker", symbol), 3600.0,

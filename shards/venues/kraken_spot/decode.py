@@ -122,14 +122,13 @@ def _on_trades(message: Trades, feeds: Mapping[str, ContiguousTrades], ts_recv: 
 
 
 class _BookTaker:
-    """Books of one socket. A whole one without a time waits for the first change after it, and is
-    of the µs before that.
+    """Books of one socket. A whole one without a time has no number (`UnnumberedBook` waits for the
+    first change after it).
     """
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds.of(UnnumberedBook)
         self._moments = _Moments()
-        self._waiting: dict[str, tuple[Book, int]] = {}
 
     def take(self, message: Books, ts_recv: int) -> None:
         """Deliver a message."""
@@ -138,25 +137,15 @@ class _BookTaker:
             feed = self._feeds.get(book.symbol)
             if feed is None:
                 raise UntakenError(book.symbol, UnnumberedBook)
+            number, at = 0, ts_recv
             if book.timestamp or not is_whole:
                 number, at = self._moments.of(book.symbol, book.timestamp, ts_recv)
-                books.append((feed, book, number, at))
-            else:
-                self._waiting[book.symbol] = book, ts_recv
+            books.append((feed, book, number, at))
         for feed, book, number, at in books:
-            first = self._waiting.pop(book.symbol, None)
-            if first and not is_whole:
-                whole, heard = first
-                event = _event(whole, number - 1, at - NS_PER_US, heard, is_whole=True)
-                feed.on_event(event, whole.checksum)
-            event = _event(book, number, at, ts_recv, is_whole=is_whole)
+            bids = [(level.price, level.qty) for level in book.bids]
+            asks = [(level.price, level.qty) for level in book.asks]
+            event = BookEvent(number, 0, at, ts_recv, bids, asks, is_whole)
             feed.on_event(event, book.checksum)
-
-
-def _event(book: Book, number: int, at: int, ts_recv: int, *, is_whole: bool) -> BookEvent:
-    bids = [(level.price, level.qty) for level in book.bids]
-    asks = [(level.price, level.qty) for level in book.asks]
-    return BookEvent(number, 0, at, ts_recv, bids, asks, is_whole)
 
 
 class _QuoteTaker:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from msgspec.structs import replace
@@ -13,7 +14,7 @@ from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
 from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, Link, by_arrival
+from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.declared.unreadable import UNKNOWN, Unreadable
 from shards.feeds.handover import Handover
 from shards.feeds.pushed_books import UnchainedBook
@@ -40,7 +41,7 @@ class Rig:
         rings = self.double.rings
         spec = spec_of(kind=StreamKind.L2_BOOK)
         self.feed = UnchainedBook(
-            spec, rings["book"], self.double.gaps, None, BookRule(by_arrival), self.asked.append
+            spec, rings["book"], self.double.gaps, None, BookRule(by_previous), self.asked.append
         )
         self.feed.subscribed()
 
@@ -53,10 +54,16 @@ class Rig:
         names = ["reason", "state", "from_seq", "to_seq"]
         return [tuple(int(each) for each in row) for row in self.double.rows("gap")[names]]
 
+    def events(self) -> list[tuple[int, ...]]:
+        """(time in us, seq, prev_seq) of each that is stored, in order."""
+        rows = self.double.rows("book")
+        firsts = rows[(rows["flags"] & Flag.FIRST_IN_EVENT) != 0]
+        named = firsts[["ts_event", "seq", "prev_seq"]].tolist()
+        return [(at // 1000, seq, prev_seq) for at, seq, prev_seq in named]
+
     def seqs(self) -> list[int]:
         """Of the events stored, in order."""
-        rows = self.double.rows("book")
-        return list(rows["seq"][(rows["flags"] & Flag.FIRST_IN_EVENT) != 0].tolist())
+        return [seq for _, seq, _ in self.events()]
 
 
 def whole(seq: int, at: int | None = None) -> BookEvent:
@@ -72,26 +79,41 @@ def delta(seq: int, previous: int) -> BookEvent:
     return BookEvent(_US + seq, prev_seq, (_US + seq) * 1000, 1, [(1.0, float(seq))], ())
 
 
-def test_what_comes_on_one_socket_follows_and_a_snapshot_may_follow_anything() -> None:
-    last = _US + 10
-    assert by_arrival(last, delta(12, 10)) is Link.FOLLOWS
-    assert by_arrival(last, delta(10, 10)) is Link.FOLLOWS, "of the same microsecond"
-    assert by_arrival(last, delta(9, 7)) is Link.REPEATS
-    assert by_arrival(last, delta(12, 9)) is Link.FOLLOWS, "it reaches back over what is stored"
-    assert by_arrival(last, delta(12, 11)) is Link.BROKEN
-    assert by_arrival(last, whole(10)) is Link.REPEATS, "nothing has changed since"
-    assert by_arrival(last, whole(12)) is Link.BROKEN
-    assert by_arrival(last, whole(0)) is Link.BROKEN
-    assert by_arrival(0, delta(12, 0)) is Link.FOLLOWS
-
-
-def test_a_snapshot_without_a_time_begins_a_book() -> None:
+def test_a_snapshot_without_a_time_is_of_the_moment_of_the_first_change() -> None:
+    """Who orders by time and number, as readers do, finds it in front of that change; its receipt
+    was later.
+    """
     rig = Rig()
-    rig.send(whole(0, at=5), delta(3, 0), delta(8, 3))
+    rig.send(whole(0, at=5))
+    assert rig.seqs() == []
+    assert not rig.feed.is_synced
+    assert "first change" in rig.feed.reason
+    rig.send(delta(3, 0), delta(8, 3))
     assert rig.feed.state is StreamState.LIVE
     assert rig.feed.is_synced
-    assert rig.seqs() == [0, _US + 3, _US + 8]
+    assert rig.events() == [
+        (_US + 3, _US + 2, 0), (_US + 3, _US + 3, _US + 2), (_US + 8, _US + 8, _US + 3),
+    ]  # fmt: skip
     assert rig.gaps() == []
+    assert rig.asked == []
+
+
+def test_a_snapshot_is_stored_though_nothing_changes() -> None:
+    """As of its receipt, once no change can be on its way any more; but what came while nobody
+    looked is read before that.
+    """
+    rig = Rig()
+    rig.send(whole(0, at=5))
+    rig.feed.tick(NOW_NS)
+    assert rig.seqs() == [], "a change may have come meanwhile"
+    rig.feed.tick(NOW_NS)
+    assert rig.events() == [(_US + 5, 0, 0)]
+    assert rig.feed.state is StreamState.LIVE
+    rig.feed.tick(NOW_NS)
+    rig.send(delta(90, 0))
+    assert rig.seqs() == [0, _US + 90]
+    assert rig.gaps() == []
+    assert rig.asked == []
 
 
 def test_the_next_socket_begins_behind_a_gap_of_time() -> None:
@@ -99,9 +121,39 @@ def test_the_next_socket_begins_behind_a_gap_of_time() -> None:
     rig.send(whole(0, at=1), delta(3, 0))
     rig.feed.cut("cut")
     rig.feed.subscribed()
-    rig.send(whole(0, at=20), delta(30, 0))
+    rig.send(whole(0, at=40), delta(30, 0))
+    (gap,) = rig.double.rows("gap")
     assert rig.gaps() == [(GapReason.RECONNECT, GapState.UNPROVABLE, 0, 0)]
-    assert rig.seqs() == [0, _US + 3, 0, _US + 30]
+    assert gap["to_ts"] == (_US + 30) * 1000, "what it holds may be of the very moment of the next"
+    assert rig.seqs() == [_US + seq for seq in (2, 3, 29, 30)]
+    assert rig.feed.is_synced
+
+
+def test_a_snapshot_that_no_change_has_followed_ends_with_its_socket() -> None:
+    rig = Rig()
+    rig.send(whole(0, at=1), delta(3, 0))
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
+    rig.send(whole(0, at=10))
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
+    rig.send(delta(20, 15))
+    assert not rig.feed.is_synced
+    rig.send(whole(0, at=26), delta(30, 0))
+    assert rig.seqs() == [_US + seq for seq in (2, 3, 20, 29, 30)]
+    assert rig.gaps()[0][0] == GapReason.RECONNECT
+    assert rig.feed.is_synced
+
+
+def test_a_next_socket_that_lies_behind_begins_where_the_last_one_ended() -> None:
+    rig = Rig()
+    rig.send(whole(0, at=1), delta(3, 0), delta(7, 3))
+    rig.feed.cut("cut")
+    rig.feed.subscribed()
+    rig.send(whole(0, at=9), delta(5, 0), delta(7, 5), delta(8, 7))
+    moments = [(at - _US, seq - _US) for at, seq, _ in rig.events()]
+    assert moments == [(3, 2), (3, 3), (7, 7), (7, 8), (8, 8)], "the book as of the last change"
+    assert rig.gaps() == []
     assert rig.feed.is_synced
 
 
@@ -180,13 +232,21 @@ def test_a_snapshot_with_a_time_takes_over_when_that_is_stored() -> None:
     assert rig.seqs() == [_US + seq for seq in (1, 3, 5, 8)]
 
 
-@given(st.lists(st.sampled_from(["event", "lose", "bad", "cut", "answer"]), max_size=60))
+@pytest.mark.parametrize("is_dated", [True, False])
+@given(script=st.lists(st.sampled_from(["event", "lose", "bad", "cut", "answer"]), max_size=60))
 @settings(deadline=None, max_examples=60)
-def test_a_book_that_is_said_to_be_known_is_the_venues(script: list[str]) -> None:
+def test_a_book_that_is_said_to_be_known_is_the_venues(script: list[str], is_dated: bool) -> None:
+    """Also to who reads it in the order of time; snapshots without one come late."""
     rig = Rig()
     truth: dict[float, float] = {1.0: 1.0}
-    at, last = 10, 10
-    rig.send(whole(10))
+    at = 10
+
+    def begin() -> int:
+        snapshot = whole(at) if is_dated else whole(0, at + 15)
+        rig.send(replace(snapshot, bids=list(truth.items())))
+        return at if is_dated else 0
+
+    last = begin()
     for step in script:
         at += 2
         if step in ("lose", "bad", "event"):
@@ -203,10 +263,10 @@ def test_a_book_that_is_said_to_be_known_is_the_venues(script: list[str]) -> Non
             rig.feed.cut("cut")
             rig.feed.subscribed()
             rig.asked.clear()
-            rig.send(replace(whole(at), bids=list(truth.items())))
-            last = at
+            last = begin()
         if rig.feed.is_synced:
-            book = replay(rig.double.rows("book"))[0]
+            rows = rig.double.rows("book")
+            book = replay(rows[np.argsort(rows[["ts_event", "seq"]], kind="stable")])[0]
             assert book is not None
             assert book["b"] == truth
 

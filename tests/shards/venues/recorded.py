@@ -2,7 +2,8 @@
 
 A line of `tests/data/<venue>/frames.jsonl` is a frame, or with `transport` HttpPoll the body of an
 answer, with either its `rows`, its `control` meaning, or the `error` it must be skipped for. An
-answer for several symbols may have rows and a part that is `unusable`, which names the reason.
+answer for several symbols may have rows and a part that is `unusable`, which names the reason. What
+a frame means may show with the `next` one, whose rows come after its own.
 
 `rows` have any of their records' fields, by the names of `engine.data.kinds`: sides as letters, and
 `flags` as the sum of those in `engine.data.flags`. `control` has the calls of `Talk` as lists of
@@ -44,6 +45,11 @@ def cases(*wanted: str) -> list[Any]:
             if any(key in case for key in wanted):
                 found.append(pytest.param(name, case, id=f"{name}-{number}"))
     return found
+
+
+def frames_of(case: dict[str, Any]) -> list[bytes]:
+    """The frame of a case, and the one after it."""
+    return [case[name].encode() for name in ("frame", "next") if name in case]
 
 
 class Bench:

@@ -159,16 +159,23 @@ def test_trades_of_two_products_in_a_message_go_to_both() -> None:
 # -- books ---------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_whose_levels_have_no_time_is_followed_by_older_updates() -> None:
-    """The message was sent at `AT`; an update of a moment before may still come after it."""
+@pytest.mark.parametrize("at", ["1970-01-01T00:00:00Z", AT, "2026-11-18T12:26:39Z"])
+def test_whatever_times_a_snapshots_levels_have_it_is_of_the_moment_of_the_next_update(
+    at: str,
+) -> None:
+    """A level that was removed has no time there. The message was sent at `AT`; an update of a
+    moment before may still come after it.
+    """
     rig = advanced(StreamKind.L2_BOOK)
     rig.hear(
-        levels(0, "snapshot", "1", "2", at="1970-01-01T00:00:00Z"),
+        levels(0, "snapshot", "1", "2", at=at),
         levels(1, "update", "3", at="2026-11-18T12:26:40.1Z"),
         levels(2, "update", "4"),
     )
-    assert rig.double.rows("book")[["seq", "prev_seq", "price"]].tolist() == [
-        (0, 0, 1.0), (0, 0, 2.0), (AT_US - 23_456, 0, 3.0), (AT_US, AT_US - 23_456, 4.0),
+    first = AT_US - 23_456
+    assert rig.double.rows("book")[["ts_event", "seq", "prev_seq", "price"]].tolist() == [
+        (first * 1000, first - 1, 0, 1.0), (first * 1000, first - 1, 0, 2.0),
+        (first * 1000, first, first - 1, 3.0), (AT_US * 1000, AT_US, first, 4.0),
     ]  # fmt: skip
     assert rig.double.rows("gap").size == 0
 
@@ -181,7 +188,7 @@ def test_an_update_that_cannot_be_read_starts_its_book_anew() -> None:
     assert not book.is_synced  # type: ignore[attr-defined]
     rig.hear(levels(3, "update", "4"))
     assert rig.column("gap", "reason") == [GapReason.UNREADABLE]
-    rig.hear(levels(4, "snapshot", "5"))
+    rig.hear(levels(4, "snapshot", "5"), levels(5, "update", "6"))
     assert book.is_synced  # type: ignore[attr-defined]
     assert other.gap_count == 0
     assert rig.talk.words == []
@@ -189,7 +196,8 @@ def test_an_update_that_cannot_be_read_starts_its_book_anew() -> None:
 
 def test_an_update_before_any_snapshot_follows_nothing_that_is_stored() -> None:
     rig = advanced(StreamKind.L2_BOOK)
-    rig.hear(levels(0, "snapshot", "1", at="2026-11-18T12:26:40Z"))
+    early = "2026-11-18T12:26:40Z"
+    rig.hear(levels(0, "snapshot", "1"), levels(1, "update", "1", at=early))
     rig.streams[0].cut("cut")
     rig.streams[0].subscribed()
     rig._decode = VENUES["coinbase"].open_decoder(rig.feeds, rig.talk)
@@ -238,7 +246,8 @@ def test_a_book_of_the_exchange_goes_on_from_a_snapshot_without_a_time() -> None
     change = {"type": "l2update", "product_id": "BTC-USD", "time": AT}
     rig.hear(whole, {**change, "changes": [["buy", "1", "0"]]}, {**change, "changes": []})
     assert rig.double.rows("book")[["seq", "prev_seq", "ts_event"]].tolist() == [
-        (0, 0, TS_RECV), (AT_US, 0, AT_US * 1000), (AT_US + 1, AT_US, AT_US * 1000),
+        (AT_US - 1, 0, AT_US * 1000), (AT_US, AT_US - 1, AT_US * 1000),
+        (AT_US + 1, AT_US, AT_US * 1000),
     ]  # fmt: skip
     assert rig.double.rows("gap").size == 0
 

@@ -37,6 +37,7 @@ from tests.shards.venues.recorded import (
     bench,
     cases,
     cases_of,
+    frames_of,
     parsers,
 )
 
@@ -44,7 +45,8 @@ from tests.shards.venues.recorded import (
 @pytest.mark.parametrize(("name", "case"), cases("rows"))
 def test_frame_becomes_exactly_these_rows(name: str, case: dict[str, Any]) -> None:
     on = bench(name, case)
-    on.decode(case["frame"].encode(), TS_RECV)
+    for frame in frames_of(case):
+        on.decode(frame, TS_RECV)
     rows = on.rows()
     assert [{key: row[key] for key in want} for row, want in zip(rows, case["rows"], strict=True)
             ] == case["rows"]  # fmt: skip
@@ -63,8 +65,9 @@ def test_fields_a_venue_adds_tomorrow_change_nothing(name: str, case: dict[str, 
         return value
 
     plain, extended = bench(name, case), bench(name, case)
-    plain.decode(case["frame"].encode(), TS_RECV)
-    extended.decode(json.dumps(with_more(json.loads(case["frame"]))).encode(), TS_RECV)
+    for frame in frames_of(case):
+        plain.decode(frame, TS_RECV)
+        extended.decode(json.dumps(with_more(json.loads(frame))).encode(), TS_RECV)
     assert plain.rows() == extended.rows()
 
 

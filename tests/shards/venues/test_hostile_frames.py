@@ -8,6 +8,7 @@ and is none. Hypothesis chooses which and how; one example is some hundred damag
 
 import re
 from collections.abc import Callable
+from itertools import product
 from random import Random
 from typing import Any, NamedTuple
 
@@ -23,7 +24,15 @@ from shards.venues.bad_frames import BAD_FRAME, reason_of
 from shards.venues.kit import Feeds, PollChannel, Venue, capabilities
 from shards.venues.salvage import Salvage
 from tests.shards.doubles import MemoryRings, Said, spec_of
-from tests.shards.venues.recorded import DATA, TS_RECV, UNDER_TEST, cases_of, parsers, symbol_of
+from tests.shards.venues.recorded import (
+    DATA,
+    TS_RECV,
+    UNDER_TEST,
+    cases_of,
+    frames_of,
+    parsers,
+    symbol_of,
+)
 
 pytestmark = pytest.mark.whole
 
@@ -330,6 +339,6 @@ def test_an_undamaged_frame_of_every_kind_is_stored_by_the_same_target(name: str
     for stream in target.streams:
         case = first_case(name, stream.key.kind, stream.key.transport)
         before = target.contents()
-        for read in target.readers:
-            target.take(read, case["frame"].encode())
+        for read, frame in product(target.readers, frames_of(case)):
+            target.take(read, frame)
         assert target.contents() != before, stream.key

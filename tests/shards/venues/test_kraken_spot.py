@@ -83,16 +83,15 @@ def test_a_book_with_the_right_checksum_is_whole(rig: Rig) -> None:
     assert rig.gaps() == []
 
 
-def test_a_snapshot_without_a_time_is_of_the_moment_before_the_first_change() -> None:
+def test_a_snapshot_without_a_time_is_of_the_moment_of_the_first_change() -> None:
     rig = Rig()
     rig.say("snapshot", BIDS, ASKS, CHECKSUM, is_timed=False)
     assert len(rig.double.rows("book")) == 0
     rig.say("update", "", "45285.2:0.00000000", WITHOUT_BEST_ASK)
     assert rig.stream.is_synced
     rows = rig.double.rows("book")
-    seqs = [1795341602_000_000 - 1] * 20 + [1795341602_000_000]
-    assert rows["seq"].tolist() == seqs
-    assert rows["ts_event"].tolist() == [seq * 1000 for seq in seqs]
+    assert rows["seq"].tolist() == [1795341602_000_000 - 1] * 20 + [1795341602_000_000]
+    assert rows["ts_event"].tolist() == [1795341602_000_000_000] * 21
     assert rig.gaps() == []
 
 

@@ -69,6 +69,7 @@ class Coinbase(SpotMarket):
     _table = (*SPOT[:_FUTURES_AT], *_FUTURES, *SPOT[_FUTURES_AT:])
 
     def __init__(self) -> None:
+        super().__init__()
         calls = {
             "time": _serve_time,
             "market/products": _list_products,
@@ -98,7 +99,7 @@ class Coinbase(SpotMarket):
             if "heartbeats" in session.names:
                 session.send_text(_message("heartbeats", events, at))
 
-    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+    def change(self, state: SymbolState, event: BookMessage) -> bytes:
         return self._write(state, event, "update")
 
     def whole(self, state: SymbolState, event: BookMessage) -> bytes:

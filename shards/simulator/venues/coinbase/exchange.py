@@ -50,12 +50,12 @@ class CoinbaseExchange(SpotMarket):
         "matches": "trade", "level2_batch": "book", "ticker": "quote", "heartbeat": "heartbeat",
     }  # fmt: skip
     trade_rows = MatchRows
-    dates_whole = False
     spoiled: Mapping[str, Sequence[str]] = {
         "trade": ("price",), "book": ("changes",), "quote": ("best_bid",),
     }  # fmt: skip
 
     def __init__(self) -> None:
+        super().__init__()
         self.rest = {
             "products": ServedCall(_list_products),
             "time": ServedCall(_serve_time),
@@ -97,7 +97,7 @@ class CoinbaseExchange(SpotMarket):
         sides = {"asks": state.level_texts(event.asks), "bids": state.level_texts(event.bids)}
         return compact({"type": "snapshot", "product_id": state.grid.symbol, **sides})
 
-    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+    def change(self, state: SymbolState, event: BookMessage) -> bytes:
         changes = [
             (side, *level)
             for side, levels in (("buy", event.bids), ("sell", event.asks))

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from engine.base.clock import wall_ns
 from shards.simulator.core.contracts import Terms
-from shards.simulator.core.encoder import Asked, Encoder, Query, SocketPath
+from shards.simulator.core.encoder import Asked, BookMessage, Encoder, Query, SocketPath
 from shards.simulator.core.frames import Trade, compact, iso_text
 from shards.simulator.core.limits import CONNECTS, WEIGHT, VenueLimit
 from shards.simulator.core.market import Grid
 from shards.simulator.core.sessions import Session
 from shards.simulator.core.symbol import SymbolState
-from shards.simulator.core.usual import book_now, listed_grids, read_object, send_whole
+from shards.simulator.core.usual import UndatedWholes, book_now, listed_grids, read_object
 from shards.simulator.core.venue import SimVenue
 
 __all__ = ["SPOT", "SpotMarket", "by_channel", "maker_side", "now_text"]
@@ -52,10 +52,11 @@ class SpotMarket(Encoder):
     trade_id_stride = 100_000_000
     limits: Sequence[VenueLimit] = (VenueLimit(CONNECTS, 8, 1.0), VenueLimit(WEIGHT, 10, 1.0))
     statuses: Sequence[str] = ("online", "delisted")
-    dates_whole = True
-    """Whether a snapshot says when its book was changed last."""
     _table = SPOT
     _beaten_ms = 0
+
+    def __init__(self) -> None:
+        self._wholes = UndatedWholes()
 
     def grids(self, count: int) -> Sequence[Grid]:
         return listed_grids(
@@ -93,6 +94,18 @@ class SpotMarket(Encoder):
         self.acknowledge(session, by_channel(left))
         return request.topics
 
+    def messages(self, event: BookMessage) -> Sequence[BookMessage]:
+        """Its time has µs: a ms may have several changes."""
+        return (event._replace(early_ns=(event.ts_ms * 1000 - event.last) * 1000),)
+
+    def book(self, state: SymbolState, event: BookMessage) -> bytes:
+        self._wholes.date(state, event)
+        return self.change(state, event)
+
+    def change(self, state: SymbolState, event: BookMessage) -> bytes:
+        """Write what has changed of a book."""
+        return b""
+
     def begin(self, venue: SimVenue, session: Session, topic: str, request: Asked) -> None:
         wanted = self.wants(topic, session.group)
         state = venue.state(wanted.symbol) if wanted else None
@@ -100,8 +113,8 @@ class SpotMarket(Encoder):
             return
         if wanted.kind == "book":
             event = book_now(state, wanted.book)
-            number = event.last if self.dates_whole else 0
-            send_whole(venue, session, state, event._replace(last=number))
+            if session.send_text(self.whole(state, event)):
+                self._wholes.add(venue, session, state, topic, event)
         elif wanted.kind == "trade":
             for payload in self.recent(state):
                 session.send_text(payload)

@@ -174,9 +174,10 @@ def test_what_the_exchange_says_is_in_the_ledger(simulated: "Simulated", tmp_pat
     whole, *changes = [each for each in heard if each["type"] in ("snapshot", "l2update")]
     assert "time" not in whole
     snapshot = ledger.book[ledger.book["snapshot"] == 1]
-    assert set(snapshot["seq"].tolist()) == {0}
-    assert len(snapshot) == len(whole["bids"]) + len(whole["asks"])
     deltas = ledger.book[ledger.book["snapshot"] == 0]
+    assert set(snapshot["seq"].tolist()) == {deltas["seq"][0] - 1}
+    assert set(snapshot["ts_event"].tolist()) == {deltas["ts_event"][0]}
+    assert len(snapshot) == len(whole["bids"]) + len(whole["asks"])
     sides = [ord("b" if side == "buy" else "a") for each in changes for side, *_ in each["changes"]]
     assert sides == deltas["side"].tolist()[: len(sides)]
 

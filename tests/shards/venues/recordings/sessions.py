@@ -12,12 +12,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
 import pytest
 
+from engine.data.flags import Flag
 from engine.data.names import StreamKind, Transport
 from shards.venues import VENUES
 from shards.venues.bad_frames import BAD_FRAME, reason_of
@@ -77,6 +79,16 @@ def hear(
     for stream in feeds.all:
         stream.cut("the recording is over")
     return heard
+
+
+def assert_books_are_in_order(heard: Heard) -> None:
+    """Who orders the rows of a book by time and number, as readers do, finds them as they came."""
+    rows = heard.double.rows("book")
+    assert len(rows)
+    starts = rows[(rows["flags"] & int(Flag.FIRST_IN_EVENT)) != 0]
+    for stream in set(starts["stream"].tolist()):
+        moments = starts[starts["stream"] == stream][["ts_event", "seq"]].tolist()
+        assert all(earlier < later for earlier, later in pairwise(moments)), stream
 
 
 def taken(*types: Any) -> set[str]:

@@ -19,6 +19,7 @@ from shards.venues.kit import Feeds, PollChannel
 from tests.shards.doubles import MemoryRings, Said, spec_of
 from tests.shards.venues.recordings.sessions import (
     CAPTURES,
+    assert_books_are_in_order,
     hear,
     ignored,
     messages,
@@ -85,6 +86,7 @@ def test_a_session_is_read_whole_but_for_candles(
         len(each["b"]) + len(each["a"]) or 1 for each in levels if each.get("e") == "depthUpdate"
     )
     assert len(books) == said
+    assert_books_are_in_order(heard)
 
 
 def test_values_of_a_session_by_hand() -> None:

@@ -14,6 +14,7 @@ from shards.venues.coinbase import messages as advanced
 from tests.shards.venues.recordings.sessions import (
     CAPTURES,
     Heard,
+    assert_books_are_in_order,
     hear,
     ignored,
     messages,
@@ -62,6 +63,7 @@ def test_a_session_of_the_exchange_is_stored_whole() -> None:
     for stream, seq, previous in starts[["stream", "seq", "prev_seq"]].tolist():
         assert previous == last.get(stream, 0)
         last[stream] = seq
+    assert_books_are_in_order(heard)
 
 
 def test_values_of_the_session_are_those_that_were_sent() -> None:
@@ -145,14 +147,15 @@ def test_an_update_of_advanced_trade_goes_on_from_its_snapshot() -> None:
     frames = [(1, each) for name in names for each in messages(f"coinbase_advanced/{name}.json")]
     heard = hear("coinbase", ["BTC-USD"], [StreamKind.L2_BOOK], frames)
     assert (heard.bad, heard.talk.words) == ([], [])
-    snapshot_us, update_us = 1775572200123456, 1775572201456789
+    update_us = 1775572201456789
+    snapshot = update_us - 1
     fields = ("seq", "prev_seq", "side", "price", "qty", "ts_event")
     rows = values(heard, "book", *fields)
-    assert rows[0] == (snapshot_us, 0, ord("b"), 68900.0, 1.5, snapshot_us * 1000)
-    assert rows[3] == (snapshot_us, 0, ord("a"), 68901.0, 0.5, snapshot_us * 1000)
+    assert rows[0] == (snapshot, 0, ord("b"), 68900.0, 1.5, update_us * 1000)
+    assert rows[3] == (snapshot, 0, ord("a"), 68901.0, 0.5, update_us * 1000)
     assert rows[6:] == [
-        (update_us, snapshot_us, ord("b"), 68900.0, 2.0, update_us * 1000),
-        (update_us, snapshot_us, ord("a"), 68901.0, 0.0, update_us * 1000),
+        (update_us, snapshot, ord("b"), 68900.0, 2.0, update_us * 1000),
+        (update_us, snapshot, ord("a"), 68901.0, 0.0, update_us * 1000),
     ]
 
 

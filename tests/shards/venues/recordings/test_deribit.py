@@ -24,6 +24,7 @@ from shards.venues.deribit.messages import Instrument as Row
 from tests.shards.venues.recordings.sessions import (
     CAPTURES,
     Heard,
+    assert_books_are_in_order,
     hear,
     ignored,
     messages,
@@ -92,6 +93,7 @@ def test_books_chain_without_a_hole(heard: Heard) -> None:
         assert not any(each["flags"] & Flag.SNAPSHOT for each in rest)
         seqs = [first["seq"], *(each["seq"] for each in rest)]
         assert [each["prev_seq"] for each in rest] == seqs[:-1]
+    assert_books_are_in_order(heard)
 
 
 def test_some_values_of_the_session_are_those_of_the_text(heard: Heard) -> None:

@@ -15,6 +15,7 @@ from shards.venues.kraken_spot import messages as spot
 from tests.shards.venues.recordings.sessions import (
     CAPTURES,
     Heard,
+    assert_books_are_in_order,
     hear,
     ignored,
     messages,
@@ -66,6 +67,7 @@ def test_the_session_is_read_whole(heard: Heard) -> None:
     assert len(heard.double.rows("trade")) == 10 * 100 + 2
     assert len(heard.double.rows("book")) == 1467 + _levels_of_snapshots()
     assert len(heard.double.rows("gap")) == 0, "no chain is broken"
+    assert_books_are_in_order(heard)
     assert Counter(word for word, *_ in heard.talk.words) == {"acknowledged": 30}
 
 

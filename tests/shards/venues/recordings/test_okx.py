@@ -17,6 +17,7 @@ from shards.venues.okx import messages as wire
 from tests.shards.venues.recordings.sessions import (
     CAPTURES,
     Heard,
+    assert_books_are_in_order,
     hear,
     ignored,
     messages,
@@ -107,6 +108,7 @@ def test_no_chain_is_broken(heard: Heard) -> None:
     books = [slot_of(symbol, StreamKind.L2_BOOK) for symbol in SYMBOLS]
     gaps = heard.double.rows("gap")
     assert [gap for gap in gaps["stream"].tolist() if gap in books] == []
+    assert_books_are_in_order(heard)
 
 
 def text(number: float) -> str:
