@@ -144,8 +144,8 @@ def test_timeouts_of_a_role_stop_no_migration_and_no_row(
     trades: MakeTrades,
 ) -> None:
     url = make_database("")
-    for each in _TIMEOUTS:
-        query(url, f"ALTER ROLE fts IN DATABASE {database_name(url)} SET {each}")
+    role = f"ALTER ROLE fts IN DATABASE {database_name(url)} SET "
+    query(url, ";".join(role + each for each in _TIMEOUTS))  # at once: the next session has them
     assert len(migrate(url)) >= 12
     assert store_rows(url, slots, make_settings, trades) == 40
 
@@ -160,8 +160,8 @@ def test_a_migration_waits_for_a_lock_by_trying_again(
     migrate(url, folder=tmp_path)
     (tmp_path / "0002_b.sql").write_text("ALTER TABLE a ADD COLUMN b int")
     said: list[str] = []
-    with psycopg.connect(url) as holder:
-        holder.execute("SET LOCAL statement_timeout = 0; LOCK TABLE a")
+    with psycopg.connect(url, options="-c statement_timeout=0") as holder:
+        holder.execute("LOCK TABLE a")
         thread = threading.Thread(target=lambda: migrate(url, said.append, tmp_path))
         thread.start()
         while not any("trying again" in text for text in said):
