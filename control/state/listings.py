@@ -270,8 +270,8 @@ class Listings:
         backoff = Backoff(1.0, _RETRY_MAX_S)
         trouble = Trouble(f"instruments of {venue}", "what was known stays", backoff, _log)
         while True:
+            self._wanted[venue].clear()  # who wants it later may want what this fetch cannot know
             await keep_trying(partial(self.refresh, venue), trouble)
-            self._wanted[venue].clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.refresh_s):
                     await self._wanted[venue].wait()

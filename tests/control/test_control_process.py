@@ -165,7 +165,7 @@ def test_a_supervisor_that_stands_still_shows_in_the_probes(tmp_path: Path) -> N
                 await asyncio.sleep(0.1)
         assert (await ask(client, "GET", "/livez"))["ok"] is True, "that takes longer"
         parent.tell()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not await ready(client):
                 await asyncio.sleep(0.05)
 
@@ -256,7 +256,7 @@ def test_a_task_that_dies_ends_the_process(tmp_path: Path, monkeypatch: pytest.M
 
     async def scenario() -> None:
         settings = ControlSettings("127.0.0.1", 0, LogSettings(str(tmp_path / "log")))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await run(settings, cast("Pipe[ToChild]", SilentPipe()))
 
     monkeypatch.setattr(Listings, "run", fault)

@@ -102,7 +102,7 @@ class Schedule:
         for process in children:
             process.kill()
         self.rig.engine.kill()
-        psutil.wait_procs(children, timeout=10)
+        psutil.wait_procs(children, timeout=30)
         self.rig.start()
 
     def cut(self) -> None:

@@ -89,7 +89,7 @@ def test_everything_killed_at_once_resumes_from_rings_and_journal(make_rig: Make
         for process in children:
             process.kill()
         engine.kill()
-        psutil.wait_procs(children, timeout=10)
+        psutil.wait_procs(children, timeout=30)
     rig.start()
     rig.until_more_rows(1000)
     assert_equation(rig.finish())
@@ -102,7 +102,7 @@ def test_children_leave_when_the_supervisor_is_killed(make_rig: MakeRig) -> None
     children = engine.descendants()
     assert len(children) >= 3
     engine.kill()
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     rig.start()
     rig.until_more_rows(500)

@@ -141,7 +141,7 @@ def test_engines_of_one_machine_do_not_mix(tmp_path: Path) -> None:
         assert asked not in scrape(tmp_path / "second")
         children = engines[0].descendants()
         engines[0].kill()
-        psutil.wait_procs(children, timeout=10)
+        psutil.wait_procs(children, timeout=30)
         assert open_layout(tmp_path / "first").metrics_dir.is_dir(), "nobody could clean up"
         assert scrape(tmp_path / "second")[asked] == 1
         engines[0] = start("first")

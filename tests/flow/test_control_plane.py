@@ -231,14 +231,14 @@ def test_a_stream_that_comes_back_declares_exactly_what_it_missed(
                 plane.command(RemoveStreams(2 * number, keys[:1]))
                 await until(lambda: len(plane.states()) == 1, "the removal")
                 for _ in range(50):
-                    await other.receive(timeout=10)
+                    await other.receive(timeout=30)
                 plane.command(AddStreams(2 * number + 1, [StreamRequest(keys[0])]))
                 await until(lambda: plane.states() == ["live", "live"], "its return")
             plane.command(RemoveStreams(9, keys[:1]))
             await until(lambda: len(plane.states()) == 1, "the last removal")
         assert plane.reconnects() == 0
         assert plane.malformed() == {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while not await ids_add_up(plane):
                 await asyncio.sleep(0.1)
 

@@ -101,7 +101,7 @@ def test_five_hundred_streams_survive_the_death_of_everything(make_rig: MakeRig)
     engine.kill()
     for process in processes:
         process.kill()
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=30)
     rig.stream_count = TOTAL
     rig.start()
     rig.until(lambda: live_count(rig) == TOTAL, f"{TOTAL} live streams again")

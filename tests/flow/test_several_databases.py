@@ -108,7 +108,7 @@ def kill_all(engine: Fts) -> None:
     for process in children:
         process.kill()
     engine.kill()
-    psutil.wait_procs(children, timeout=10)
+    psutil.wait_procs(children, timeout=30)
 
 
 def test_one_that_stops_changes_nothing_for_the_other(

@@ -375,7 +375,7 @@ async def running(
         yield rig
         assert rig.faults == []
     finally:
-        async with asyncio.timeout(10):  # else a test that fails would never end
+        async with asyncio.timeout(30):  # else a test that fails would never end
             for session in rig.sessions:
                 await session.close()
         await rig.desk.close()

@@ -30,7 +30,7 @@ def speak(path: Path, says: Sequence[bytes], body: Body) -> None:
 
     async def main() -> None:
         server = await asyncio.start_unix_server(serve, path / "socket")
-        async with server, asyncio.timeout(20):
+        async with server, asyncio.timeout(30):
             link = await RedisLink.open(parse_redis_url(f"unix://{path}/socket"), "test", 10.0)
             await body(link)
             await link.wait_closed()

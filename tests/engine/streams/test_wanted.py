@@ -189,7 +189,7 @@ def with_mirror(
             wanted, "prod", Secret(database_url), taken.extend, compare_every_s=0.05
         )
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await body(mirror)
         finally:
             await mirror.close()

@@ -80,7 +80,7 @@ def test_a_storm_of_starts_and_stops_leaves_what_was_wanted_last(tmp_path: Path)
         rig.session.start([spec(1)])
         wanted = {"s0usdt@aggTrade", "s1usdt@aggTrade"}
         subscribed = {"s0usdt@aggTrade"}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while subscribed != wanted:
                 sent = await message(server)
                 change = subscribed.update if sent["method"] == "SUBSCRIBE" else None

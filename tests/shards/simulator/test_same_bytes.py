@@ -160,7 +160,7 @@ class Script:
 
     async def subscribed(self, count: int) -> None:
         """Wait until so many subscriptions have reached the simulator."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self._simulator.status()["subscriptions"] != count:
                 await asyncio.sleep(0.001)
 

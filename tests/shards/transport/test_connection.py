@@ -427,7 +427,7 @@ def test_a_venue_that_refuses_the_handshake_is_left_alone(head: str, wait_s: flo
         connection = rig.open(port, 3600, VENUE.groups["market"], connects)
         connection._trouble._backoff = Backoff(0.01, 0.01)
         task = asyncio.create_task(connection.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # The second time it gets its lease it sees the ban and does not use it.
             while sum(isinstance(each, LeaseRequest) for each in told) < 2:
                 await asyncio.sleep(0.005)

@@ -128,7 +128,7 @@ class Rig:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait for rows, or for a state that may last no longer than the next publication."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not done():
                 self.published.clear()
                 with contextlib.suppress(TimeoutError):

@@ -632,7 +632,7 @@ def test_a_supervisor_that_does_not_answer_is_a_503_within_the_deadline() -> Non
         rig.supervisor.run(BTC_KEY)
         rig.supervisor.tell()
         rig.supervisor.deaf = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             for method, path in (
                 ("POST", "/streams"), ("DELETE", "/streams"),
                 ("PATCH", "/streams/BinanceLinear/BTCUSDT/Trades/Ws/knobs"),
