@@ -23,7 +23,7 @@ from shards.simulator.core.ledger import UNREADABLE_KINDS, read_ledger
 from shards.simulator.venues import ENCODERS, USUAL
 from shards.simulator.venues.bybit.trades import uuid_text
 from tests.fault.ledger_books import Book, book_at
-from tests.flow.rig import SHARD, Rig, assert_equation
+from tests.flow.rig import GAPS_OF_SOCKETS, SHARD, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.whole, pytest.mark.timeout(300)]
 MakeRig = Callable[..., Rig]
@@ -309,7 +309,7 @@ def test_sockets_that_are_to_end_hand_over_without_a_gap(make_rig: MakeRig) -> N
         rig.fault(fault="shutdown", venue=venue, seconds=20)
         rig.engine.wait_for_count(f"{venue}: the venue announced", 1)
     assert_equation(rig.finish())
-    assert rig.query("SELECT * FROM gaps") == []
+    assert rig.query(GAPS_OF_SOCKETS) == []
     assert "disconnected" not in rig.engine.log
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from control.proof.ledger_check import LedgerCheck
-from tests.flow.rig import Rig
+from tests.flow.rig import GAPS_OF_SOCKETS, Rig
 
 pytestmark = [pytest.mark.flow, pytest.mark.whole, pytest.mark.timeout(240)]
 MakeRig = Callable[..., Rig]
@@ -23,7 +23,7 @@ def test_sockets_are_replaced_on_time_without_a_gap(make_rig: MakeRig) -> None:
     for venue in VENUES:
         engine.wait_for_count(f"{venue}: planned reconnect", 2)
     rig.finish()
-    assert rig.query("SELECT * FROM gaps") == []
+    assert rig.query(GAPS_OF_SOCKETS) == []
     verdicts = LedgerCheck(rig.ledger_dir, rig.database_url).verdicts
     for kind, verdict in verdicts.items():
         if kind != "whole":  # with a book that the next socket begins with nothing new is said

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.flow.rig import Rig, assert_equation
+from tests.flow.rig import GAPS_OF_SOCKETS, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.timeout(240)]
 MakeRig = Callable[..., Rig]
@@ -26,5 +26,5 @@ def test_sockets_are_replaced_under_load_without_a_gap(make_rig: MakeRig) -> Non
     engine.wait_for_count("binance_linear: the venue announced", 2)
     verdict = rig.finish()
     assert_equation(verdict)
-    assert rig.query("SELECT * FROM gaps") == []
+    assert rig.query(GAPS_OF_SOCKETS) == []
     assert "disconnected" not in engine.log

@@ -230,6 +230,10 @@ def remove_shared_memory(state_dir: Path) -> None:
         shutil.rmtree(open_layout(state_dir).shm_dir, ignore_errors=True)
 
 
+GAPS_OF_SOCKETS = "SELECT venue, symbol, kind, reason FROM gaps WHERE reason <> 'poll_missed'"
+"""A poll that comes too late, on a machine that stands still for a while, is none of theirs."""
+
+
 def assert_equation(verdict: Verdict) -> None:
     """sent = stored exactly once + declared as gap."""
     assert verdict.sent == verdict.stored + verdict.declared_missing > 0, verdict
