@@ -197,9 +197,10 @@ class Shard:
         while True:
             started_s = monotonic_s()
             await asyncio.sleep(interval_s)
-            self._loop_lag_ms = max(monotonic_s() - started_s - interval_s, 0.0) * 1e3
+            overslept_s = max(monotonic_s() - started_s - interval_s, 0.0)
+            self._loop_lag_ms = overslept_s * 1e3
             for session in self._sessions.values():
-                session.tick()
+                session.tick(overslept_s)
             self._rings.publish()
             self._say_joined()
             self._report()

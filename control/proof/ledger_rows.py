@@ -14,6 +14,9 @@ from shards.simulator.core.ledger import LedgerRows, Rows
 __all__ = ["Decimals", "Versions", "compare_rows", "rows_of"]
 
 
+_CHANGES = """
+    SELECT DISTINCT seq FROM book WHERE stream_id = ANY(%s) AND seq = ANY(%s) AND flags & 1 = 0
+"""
 _HANDOVERS = 'SELECT ended FROM coverage WHERE stream_id = ANY(%s) AND "end" = %s'
 _HANDOVER_NS = 40_000_000_000
 """The next socket has so long to join the present one, and a little more."""
@@ -50,8 +53,7 @@ def compare_rows(
     may_repeat: bool = False,
 ) -> Verdict:
     """Compare at the most decimals any version has. A row that is not stored is declared when a gap
-    of its stream covers it. Those that `may_repeat` what is stored are not owed where one socket
-    took over from another.
+    of its stream covers it. Those that `may_repeat` what is stored are not owed where they do.
     """
     if not versions:
         return Verdict(sent=len(part), missing=len(part))
@@ -66,14 +68,19 @@ def compare_rows(
     numbers, have = numbered[:, 0], numbered[:, 1:]
     for number, (price, qty) in versions.items():
         have[numbers == number, 1:3] *= 10 ** (most.price - price), 10 ** (most.qty - qty)
-    handovers = _handovers(connection, [*versions]) if may_repeat else []
-    return _verdict(kind, part, have, most, [*versions], connection, handovers)
+    return _verdict(kind, part, have, most, [*versions], connection, may_repeat=may_repeat)
 
 
-def _handovers(connection: Connection, ids: list[int]) -> list[int]:
-    """When (venue time, ns) sockets took these streams over."""
-    found = connection.execute(_HANDOVERS, (ids, int(CoverageEnd.HANDOVER)))
-    return [int(ended) for (ended,) in found]
+def _is_repeated(connection: Connection, ids: list[int], wholes: Rows) -> npt.NDArray[np.bool_]:
+    """Which rows of whole books said only what changes had: those of a socket that took over from
+    another, and those as of a change that is stored.
+    """
+    is_near = np.zeros(len(wholes), np.bool_)
+    for (ended,) in connection.execute(_HANDOVERS, (ids, int(CoverageEnd.HANDOVER))):
+        is_near |= np.abs(wholes["ts_event"] - int(ended)) < _HANDOVER_NS
+    asked = np.unique(wholes["seq"]).tolist()
+    stored = [seq for (seq,) in connection.execute(_CHANGES, (ids, asked))]
+    return is_near | np.isin(wholes["seq"], stored)
 
 
 def _verdict(
@@ -83,21 +90,20 @@ def _verdict(
     most: Decimals,
     ids: list[int],
     connection: Connection,
-    handovers: list[int],
+    *,
+    may_repeat: bool,
 ) -> Verdict:
     sent = _fields(part, kind.id_field, most)
     distinct = np.unique(have, axis=0)
     sent_keys, stored_keys = _keys(np.unique(sent, axis=0)), _keys(distinct)
     lost = ~np.isin(sent_keys, stored_keys)
     rows = part[np.isin(_keys(sent), sent_keys[lost])]
-    is_repeated = np.zeros(len(rows), np.bool_)
-    for at in handovers:
-        is_repeated |= np.abs(rows["ts_event"] - at) < _HANDOVER_NS
-    rows = rows[~is_repeated]
+    if may_repeat:
+        rows = rows[~_is_repeated(connection, ids, rows)]
     covered = covered_by_gaps(connection, ids, rows[kind.id_field], rows["ts_event"])
     declared, stored = int(covered.sum()), int((~lost).sum())
     return Verdict(
-        sent=stored + len(rows) if handovers else len(part),
+        sent=stored + len(rows) if may_repeat else len(part),
         stored=stored,
         duplicates=len(have) - len(distinct),
         missing=len(rows) - declared,

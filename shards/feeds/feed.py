@@ -181,6 +181,10 @@ class Feed(Life):
             self._heard_ns, self._heard_s = self.last_recv_ns, now_s
         return now_s - self._heard_s
 
+    def excuse_silence(self, seconds: float) -> None:
+        """So long nobody has listened: what came meanwhile is yet to be read."""
+        self._heard_s += seconds
+
     def following(self, frames: Sequence[Frame]) -> Sequence[Frame] | None:
         """Which of `frames`, all that another socket has brought since it subscribed, go on from
         what is stored; None while rows may be missing in between. What it returns may begin with

@@ -256,12 +256,15 @@ class VenueSession:
             if isinstance(book, DeltaBook) and book.is_synced:
                 self._snapshots.renew(book)
 
-    def tick(self) -> None:
-        """A few times a second: pending gaps, drops of quiet streams, silence."""
+    def tick(self, overslept_s: float = 0.0) -> None:
+        """A few times a second: pending gaps, drops of quiet streams, silence. The last
+        `overslept_s` seconds nobody listened, as the process stood still: that was no silence.
+        """
         now_ns, now_s = wall_ns(), monotonic_s()
         self._gaps.flush()
         self._compare_clocks(now_ns)
         for stream in self.streams:
+            stream.excuse_silence(overslept_s)
             stream.tick(now_ns)
         self._tell_alive(now_ns, now_s)
         self._sockets.tick(now_s)

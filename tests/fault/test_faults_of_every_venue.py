@@ -2,10 +2,11 @@
 the equation holds, and what broke is declared by each. What only one has is in a file of its own.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 from uuid import UUID
 
 import pytest
@@ -128,6 +129,32 @@ def test_what_every_kind_misses_while_cut_off_is_declared(make_rig: MakeRig) -> 
     assert_equation(rig.finish())
     assert_each_kind_declared_a_cut(rig)
     assert_books_are_those_of_the_ledger(rig, times_us)
+
+
+@pytest.mark.fault("K02")
+def test_a_machine_that_was_suspended_goes_on_with_all_that_it_had(make_rig: MakeRig) -> None:
+    """Its processes and its sockets, in which the venues' rows lie meanwhile."""
+    rig = start(make_rig)
+    rig.until_every_stream_delivers()
+    assert rig.engine is not None
+    before, times_us = [rig.engine.itself, *rig.engine.descendants()], [now_us(rig)]
+    for each in before:
+        each.suspend()
+    time.sleep(_SUSPENDED_S)
+    for each in before:
+        each.resume()
+    for _ in range(2):
+        rig.until_every_stream_delivers()
+        times_us.append(now_us(rig))
+    assert {*rig.engine.descendants()} == {*before[1:]}
+    assert_equation(rig.finish())
+    assert rig.query(GAPS_OF_SOCKETS) == []
+    assert "no data for" not in rig.engine.log
+    assert_books_are_those_of_the_ledger(rig, times_us)
+
+
+_SUSPENDED_S: Final = 12
+"""Longer than a single process, or a stream, may be silent."""
 
 
 def assert_each_kind_declared_a_cut(rig: Rig) -> None:

@@ -149,6 +149,24 @@ def test_a_stream_that_stored_nothing_is_all_missing(check: Check, connection: A
     assert check()["trade"] == Verdict(sent=100, missing=100)
 
 
+def test_a_whole_book_that_says_what_changes_have_said_is_not_owed(
+    tmp_path: Path, connection: Any, database_url: str
+) -> None:
+    """A topic that is subscribed anew begins with one; any other tells what nobody else does."""
+    here = "bybit_linear", "BTCUSDT"
+    connection.execute("UPDATE instrument SET venue = 'bybit_linear'")
+    ledger = Ledger(tmp_path / "pushed", here[:1], [here])
+    ledger.book(deltas(10))
+    for seq in (4, 9):
+        whole = deltas(6)
+        whole["snapshot"], whole["seq"] = 1, seq
+        ledger.book(whole)
+    ledger.close()
+    verdicts = LedgerCheck(tmp_path / "pushed", database_url).verdicts
+    assert verdicts["delta"] == Verdict(sent=10, stored=10)
+    assert verdicts["whole"] == Verdict(sent=6, missing=6)
+
+
 def test_each_venue_answers_for_its_own_rows_and_gaps(
     tmp_path: Path, connection: Any, database_url: str
 ) -> None:

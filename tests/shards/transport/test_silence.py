@@ -7,6 +7,7 @@ import pytest
 from engine.base.clock import monotonic_s
 from engine.data.flags import GapReason
 from shards.feeds import handover
+from shards.session import venue_session
 from shards.transport import sockets
 from shards.venues import VENUES
 from tests.shards.doubles import with_places
@@ -39,6 +40,27 @@ def test_a_stream_its_socket_brings_no_more_goes_to_another_one(tmp_path: Path) 
         await rig.until(lambda: rig.ids(0) == [1, 2, 5, 6])
 
     run(tmp_path, test, stale_after_s=STALE_AFTER_S)
+
+
+@pytest.mark.fault("K02")
+def test_while_the_process_stood_still_no_stream_was_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_s = 0
+
+    async def test(rig: Rig) -> None:
+        nonlocal late_s
+        await delivering(rig, 2)
+        rig.session.tick()
+        monkeypatch.setattr(venue_session, "monotonic_s", lambda: monotonic_s() + late_s)
+        late_s += 100
+        rig.session.tick(overslept_s=100)
+        assert rig.session.streams[0].state == "live"
+        late_s += 100
+        rig.session.tick()
+        assert rig.session.streams[0].state == "stale"
+
+    run(tmp_path, test, stale_after_s=60)
 
 
 @pytest.mark.fault("X04")
