@@ -360,16 +360,21 @@ class _TimedBook(PushedBook):
 
     def _judge(self, step: Link, event: BookEvent, checksum: int | None) -> None:
         if _is_undated(event):
-            self._undated = _Undated(event, checksum, monotonic_s(), is_known=self._synced)
-            self._is_quiet = self._synced = False
-            if not self._undated.is_known:
-                self.lacks("waiting for the first change after a snapshot that says no time")
+            self._keep(event, checksum)
             return
         if self._undated is not None and not event.is_snapshot:
             self._date(self._undated.event, event)
             step = self._step_to(event)
         self._undated = None
         super()._judge(step, event, checksum)
+
+    def _keep(self, whole: BookEvent, checksum: int | None) -> None:
+        """Have a snapshot wait, in the place of one that waits."""
+        is_known = self._synced if self._undated is None else self._undated.is_known
+        self._undated = _Undated(whole, checksum, monotonic_s(), is_known)
+        self._is_quiet = self._synced = False
+        if not is_known:
+            self.lacks("waiting for the first change after a snapshot that says no time")
 
     def _date(self, whole: BookEvent, delta: BookEvent) -> None:
         """Take the snapshot that was kept, now that a delta after it is here."""
@@ -383,6 +388,7 @@ class _TimedBook(PushedBook):
         super()._judge(self._step_to(whole), whole, checksum)
 
     def _step_to(self, event: BookEvent) -> Link:
+        """What an event is to the last one that is stored."""
         if self._last_seq < 0:
             return _FOLLOWS
         return Link.BROKEN if _is_undated(event) else self._step(self._last_seq, event)

@@ -116,6 +116,21 @@ def test_a_snapshot_is_stored_though_nothing_changes() -> None:
     assert rig.asked == []
 
 
+def test_snapshots_that_nobody_asked_for_say_nothing_new_of_a_book_that_is_known() -> None:
+    """But that something may have been missed."""
+    rig = Rig()
+    rig.send(whole(0, at=5), delta(3, 0))
+    rig.send(whole(0, at=5), whole(0, at=6))
+    assert rig.feed.state is StreamState.LIVE
+    rig.send(delta(4, 0))
+    assert rig.feed.is_synced
+    assert rig.seqs() == [_US + seq for seq in (2, 3, 4)]
+    assert rig.gaps() == []
+    rig.send(whole(0, at=7), delta(9, 0))
+    assert rig.seqs() == [_US + seq for seq in (2, 3, 4, 8, 9)]
+    assert rig.gaps() == [(GapReason.RESYNC, GapState.UNPROVABLE, 0, 0)]
+
+
 def test_the_next_socket_begins_behind_a_gap_of_time() -> None:
     rig = Rig()
     rig.send(whole(0, at=1), delta(3, 0))
