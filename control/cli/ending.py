@@ -50,8 +50,9 @@ class Ending:
         """
         every = {each.name: status.accounts(each.name) for each in status.writer.databases}
         accounts = every[DEFAULT_DATABASE]
-        shards_were_killed = any(each.child.restart_count or each.child.reason
-                                 for each in status.shards)  # fmt: skip
+        shards_were_killed = status.counts_are_least or any(
+            each.child.restart_count or each.child.reason for each in status.shards
+        )
         writer_was_killed = bool(status.writer.child.restart_count)
         bounds = [
             *(["refused"] if shards_were_killed else []),

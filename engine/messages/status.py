@@ -160,6 +160,8 @@ class EngineStatus(msgspec.Struct):
     limiters: list[LimiterReport] = []
     counts_by_kind: dict[StreamKind, StreamCounts] = {}
     """Of all streams since the engine started, also of those that were removed."""
+    counts_are_least: bool = False
+    """Whether a shard was killed that may have counted more."""
     servers: list[ChildReport] = []
     """The sinks' private servers, where they are the engine's own."""
     upkeep: list[DatabaseReport] = []

@@ -29,6 +29,7 @@ class ShardCounts(msgspec.Struct):
 
     by_kind: dict[StreamKind, StreamCounts]
     base: dict[StreamKind, StreamCounts]
+    are_least: bool = False
 
 
 class WriterCounts(msgspec.Struct):
@@ -112,25 +113,30 @@ class ShardTotals:
     def __init__(self) -> None:
         self.by_kind: dict[StreamKind, StreamCounts] = {}
         self._base: dict[StreamKind, StreamCounts] = {}
+        self.are_least = False
+        """Whether a process was killed that may have counted more."""
 
     def estate(self) -> ShardCounts:
         """What `inherit` takes."""
-        return ShardCounts(self.by_kind, self._base)
+        return ShardCounts(self.by_kind, self._base, self.are_least)
 
     def inherit(self, counts: ShardCounts) -> None:
         """Count on from there."""
         self.by_kind, self._base = counts.by_kind, counts.base
+        self.are_least = counts.are_least
 
     def update(self, status: ShardStatus) -> None:
         """Take in what the shard says now."""
         self.by_kind = sum_by_kind([self._base, status.counts_by_kind])
 
     def shard_ended(self) -> None:
-        """The shard is gone: its counts become the base of the next one's."""
+        """The shard was killed: its counts become the base of the next one's."""
         self._base = self.by_kind
+        self.are_least = True
 
     def add(self, other: "ShardTotals") -> None:
         """Count what another shard had counted, which is gone for good."""
+        self.are_least |= other.are_least
         self._base = sum_by_kind([self._base, other.by_kind])
         self.by_kind = sum_by_kind([self.by_kind, other.by_kind])
 

@@ -344,7 +344,8 @@ class Shards:
         self._present[index] = new
         self._successions.pop(index, None)
         self._leaving.append(old)
-        await old.keeper.leave(timing.shard_drain_s, timing.grace_s)
+        if await old.keeper.leave(timing.shard_drain_s, timing.grace_s):  # by a signal
+            old.totals.shard_ended()
         self._leaving.remove(old)
         new.totals.add(old.totals)
         self._leases.client_ended(old.name)

@@ -288,6 +288,7 @@ class Supervisor:
             streams=streams,
             limiters=self._leases.reports(),
             counts_by_kind=sum_by_kind(each.totals.by_kind for each in self._shards),
+            counts_are_least=any(each.totals.are_least for each in self._shards),
             servers=servers,
             upkeep=self._upkeep.databases,
             upkeep_child=next((keeper.report for keeper in self._upkeep.keepers), None),

@@ -48,6 +48,12 @@ def kill_shard(engine: EngineStatus) -> EngineStatus:
     return engine
 
 
+def kill_heir(engine: EngineStatus) -> EngineStatus:
+    """A process that was to take a shard's streams over: nothing else is known of it."""
+    engine.counts_are_least = True
+    return engine
+
+
 def kill_writer(engine: EngineStatus) -> EngineStatus:
     engine.writer.child.restart_count = 1
     return engine
@@ -94,6 +100,8 @@ CASES: list[tuple[str, EngineStatus, bool, list[StreamReport], Exit, str]] = [
     ("shards counted less", status(WELL, received=99), True, [LIVE], Exit.FAILED, "shards counted"),
     ("a killed shard", kill_shard(status(WELL, received=90, refused=1)), True, [LIVE], Exit.OK,
      "unreadable at least 1"),
+    ("a shard killed in an upgrade", kill_heir(status(WELL, received=90, refused=1)), True, [LIVE],
+     Exit.OK, "unreadable at least 1"),
     ("a killed writer", kill_writer(status(WELL, database_rows={"trade": 60})), True, [LIVE],
      Exit.OK, "stored at least 60 + committed without an answer 40"),
     ("nowhere",

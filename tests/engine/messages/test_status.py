@@ -64,6 +64,19 @@ def test_counts_by_kind_survive_their_shard() -> None:
     assert status.rows_by_kind() == {"trade": 11, "funding": 2, "open_interest": 2, "book": 1}
 
 
+def test_what_a_killed_process_counted_is_a_lower_bound_of_who_goes_on() -> None:
+    """Its successor's, or that of the one whose successor it was to be."""
+    killed, other = ShardTotals(), ShardTotals()
+    killed.update(shard_status(Trades=7))
+    other.update(shard_status(Trades=5))
+    killed.shard_ended()
+    assert killed.are_least
+    assert not other.are_least
+    other.add(killed)
+    assert other.are_least
+    assert other.by_kind[StreamKind.TRADES].row_count == 12
+
+
 def test_writer_counts_survive_their_writer() -> None:
     totals = WriterTotals()
     totals.update(writer_status(7, dropped=3))

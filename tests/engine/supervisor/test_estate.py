@@ -78,6 +78,7 @@ def test_a_shard_is_counted_on() -> None:
     after.inherit(estate)
     after.update(status(6))
     assert after.by_kind[StreamKind.TRADES].row_count == 16
+    assert after.are_least, "one of them was killed"
 
 
 def test_streams_go_on_where_they_are_with_their_knobs_and_counts(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_every_process_is_replaced_and_counts_go_on(layout: Layout) -> None:
         assert [shard.child.name for shard in status.shards] == ["shard-0b", "shard-1b"]
         assert {stream.process for stream in status.streams} == {"shard-0b", "shard-1b"}
         assert sum(child.restart_count for child in status.children) == 0, "nobody has died"
+        assert not status.counts_are_least, "each had a last word"
         await until(lambda: {s.row_count for s in supervisor.status().streams} == {12})
         assert engine.order("makeway") == ["writer"]
         assert len(engine.events("shard-0b", "inherit") + engine.events("shard-1b", "inherit")) == 3
