@@ -344,7 +344,7 @@ class Shards:
         self._present[index] = new
         self._successions.pop(index, None)
         self._leaving.append(old)
-        if await old.keeper.leave(timing.shard_drain_s, timing.grace_s):  # by a signal
+        if await old.keeper.leave(timing.shard_drain_s, timing.grace_s):  # no last word
             old.totals.shard_ended()
         self._leaving.remove(old)
         new.totals.add(old.totals)

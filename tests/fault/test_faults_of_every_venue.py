@@ -140,7 +140,7 @@ def test_a_machine_that_was_suspended_goes_on_with_all_that_it_had(make_rig: Mak
     before, times_us = [rig.engine.itself, *rig.engine.descendants()], [now_us(rig)]
     for each in before:
         each.suspend()
-    time.sleep(_SUSPENDED_S)
+    time.sleep(_SUSPENDED_S)  # nothing is waited for: this is the fault
     for each in before:
         each.resume()
     for _ in range(2):
