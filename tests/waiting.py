@@ -37,13 +37,16 @@ async def until(
 
 
 def wait_for(
-    condition: Callable[[], _T], what: str = "what never came", timeout_s: float = _PATIENCE_S
+    condition: Callable[[], _T],
+    what: str | Callable[[], str] = "what never came",
+    timeout_s: float = _PATIENCE_S,
 ) -> _T:
-    """The same where no event loop runs."""
+    """The same where no event loop runs. `what` may be asked for when it did not come."""
     ends_s = monotonic_s() + timeout_s
     looked_s = monotonic_s()
     while not (found := condition()):
-        assert monotonic_s() < ends_s, f"waited {timeout_s:g} s for {what}"
+        if monotonic_s() >= ends_s:
+            raise AssertionError(f"waited {timeout_s:g} s for {what() if callable(what) else what}")
         time.sleep(_rest_s(looked_s))
         looked_s = monotonic_s()
     return found

@@ -23,7 +23,7 @@ from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import UNREADABLE_KINDS, read_ledger
 from shards.simulator.venues import ENCODERS, USUAL
 from shards.simulator.venues.bybit.trades import uuid_text
-from tests.fault.ledger_books import Book, book_at
+from tests.fault.ledger_books import Book, LedgerBook
 from tests.flow.rig import GAPS_OF_SOCKETS, SHARD, Rig, assert_equation
 
 pytestmark = [pytest.mark.flow, pytest.mark.whole, pytest.mark.timeout(300)]
@@ -83,7 +83,7 @@ def start(
     """
     rig = make_rig(
         keys=[key for key in KEYS if key.venue in venues], venues=",".join(venues),
-        settings=often(venues), venue_settings=venue_settings, symbols=SYMBOLS, rate="1500",
+        settings=often(venues), venue_settings=venue_settings, symbols=SYMBOLS, rate="750",
         simulator=("--liquidations-per-minute", "600"),
     )  # fmt: skip
     for venue, symbol in IN_ANY_SCRIPT:
@@ -189,11 +189,15 @@ class Place(NamedTuple):
 
 def assert_books_are_those_of_the_ledger(rig: Rig, times_us: list[int]) -> None:
     ledger = read_ledger(rig.ledger_dir)
-    places = [Place(*market, at) for market in MARKETS for at in times_us]
-    noted = {at: book_at(ledger, at.venue, at.symbol, at.at_us * 1000) for at in places}
+    books = {market: LedgerBook(ledger, *market) for market in MARKETS}
+    noted = {
+        Place(*market, at_us): book.at(at_us * 1000)
+        for market, book in books.items()
+        for at_us in times_us
+    }
     assert all(noted.values()), "there is a book everywhere"
-    stored = stored_books(rig, places)
-    assert [at for at in places if stored.get(at) != noted[at]] == []
+    stored = stored_books(rig, list(noted))
+    assert [at for at, book in noted.items() if stored.get(at) != book] == []
 
 
 def stored_books(rig: Rig, places: list[Place]) -> dict[Place, Book]:

@@ -48,7 +48,7 @@ if "control.cli.changes.successor" in sys.orig_argv and "check" not in sys.orig_
 def of_every_venue(make_rig: MakeRig, shadow: Path, program: list[str]) -> Rig:
     """Every kind of every venue. What is in `shadow` is imported instead of what is installed."""
     rig = make_rig(
-        keys=KEYS, venues=",".join(VENUES), settings=often(VENUES), symbols=SYMBOLS, rate="1500",
+        keys=KEYS, venues=",".join(VENUES), settings=often(VENUES), symbols=SYMBOLS, rate="750",
         simulator=("--liquidations-per-minute", "600"),
         environment={"PYTHONPATH": f"{ROOT}:{shadow}"},
     )  # fmt: skip

@@ -115,7 +115,9 @@ class Rig:
         self._session = psycopg.connect(self.database_url, autocommit=True)
         return self._session.execute(text.encode()).fetchall()
 
-    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
+    def until(
+        self, condition: Callable[[], bool], what: str | Callable[[], str], timeout_s: float = 60.0
+    ) -> None:
         """Wait for something to become true."""
         wait_for(condition, what, timeout_s)
 
@@ -173,10 +175,19 @@ class Rig:
         """
         (now_ns,) = self.query("SELECT (extract(epoch FROM clock_timestamp()) * 1e9)::bigint")[0]
         tables = ("trade", "book", "quote", "funding", "open_interest")
-        rows = " UNION ALL ".join(f"SELECT stream_id, ts_recv FROM {table}" for table in tables)
-        fresh = f"SELECT count(DISTINCT stream_id) FROM ({rows}) AS r WHERE ts_recv > {now_ns}"
+        rows = " UNION ALL ".join(
+            f"SELECT stream_id FROM {table} WHERE ts_recv > {now_ns}" for table in tables
+        )
+        silent = ", ".join(f"'{kind}'" for kind in _SILENT)  # funding may be paid just now
+        fresh = f"""
+            SELECT venue, symbol, kind, transport FROM (SELECT DISTINCT stream_id FROM ({rows}) r) f
+            JOIN stream USING (stream_id) JOIN instrument USING (instrument_id)
+            WHERE kind NOT IN ({silent})"""
         steady = self.stream_count - self._silent_count
-        self.until(lambda: self.query(fresh) == [(steady,)], "rows of every stream")
+        self.until(
+            lambda: len(self.query(fresh)) == steady,
+            lambda: f"rows of {steady} streams, there are of {self.query(fresh)}",
+        )
 
     def finish(self) -> Verdict:
         """Stop everything in order; return what the ledger says of the database."""

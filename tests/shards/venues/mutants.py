@@ -5,7 +5,7 @@ Nothing here knows a venue: a field, a message or a venue that is added is cover
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -69,6 +69,12 @@ def offers(venue: Venue) -> list[Offer]:
         shape = channel.shape if isinstance(channel, PollChannel) else frames[channel.feed]
         found.append(Offer(kind, transport, shape))
     return found
+
+
+def sharing(offered: Iterable[Offer], offer: Offer) -> list[Offer]:
+    """What else of them has rows of the same messages, and it."""
+    tag = offer.shape.tag
+    return [each for each in offered if each == offer or (tag and each.shape.tag == tag)]
 
 
 def _timestamp(number: int) -> str:
@@ -175,17 +181,25 @@ def row_count(shape: Shape, text: bytes) -> int:
 
 
 class Market:
-    """One venue's streams, each behind the socket or poller it would have; `symbols` of each."""
+    """One venue's streams, each behind the socket or poller it would have; `symbols` of each. With
+    `of` only the streams that such a message reaches: all of a venue take the longest to make.
+    """
 
     def __init__(
-        self, name: str, symbols: int = 1, capacity: int = 1 << 8, *, gives_snapshots: bool = True
+        self,
+        name: str,
+        symbols: int = 1,
+        capacity: int = 1 << 8,
+        *,
+        gives_snapshots: bool = True,
+        of: Offer | None = None,
     ) -> None:
         self.venue = UNDER_TEST[name]
         self._gives_snapshots = gives_snapshots
         self.double = MemoryRings(capacity, gap_capacity=capacity)
         self.symbols = [f"S{number}" for number in range(symbols)]
         self.streams: dict[tuple[StreamKind, Transport, str], Feed] = {}
-        self.offers = offers(self.venue)
+        self.offers = sharing(offers(self.venue), of) if of else offers(self.venue)
         self.numbers: defaultdict[tuple[str, Transport, str], int] = defaultdict(lambda: 1000)
         """By what goes on from each other: a message, or the answers of a kind."""
         for kind, transport, _ in self.offers:
@@ -242,11 +256,6 @@ class Market:
         key = (offer.shape.tag or offer.kind, offer.transport, symbol)
         self.numbers[key] += 1
         return element(offer.shape, symbol, self.numbers[key])
-
-    def sharing(self, offer: Offer) -> list[Offer]:
-        """What else has rows of the same messages, and it."""
-        tag = offer.shape.tag
-        return [each for each in self.offers if each == offer or (tag and each.shape.tag == tag)]
 
     def frame(self, shape: Shape, texts: list[bytes], symbol: str = "S0") -> bytes:
         """The venue's message around elements of a symbol: one, or a list of them."""

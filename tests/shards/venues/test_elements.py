@@ -32,6 +32,7 @@ from tests.shards.venues.mutants import (
     offers,
     places,
     row_count,
+    sharing,
 )
 from tests.shards.venues.recorded import TS_RECV, UNDER_TEST
 from tests.toys import venue as toy
@@ -88,14 +89,14 @@ def test_one_bad_value_costs_its_own_element_alone(name: str, offer: Offer) -> N
     that also an element that names nobody has but one owner.
     """
     shape = offer.shape
-    example = Market(name).next_element(offer, "S0")
+    example = Market(name, of=offer).next_element(offer, "S0")
     for place in places(example):
         for what, hostile in HOSTILE.items():
             if is_of_a_stranger(offer, place, hostile):
                 continue
             if (name, offer) in ANSWERS_FOR_ALL and place == (shape.symbol,):
                 continue  # `test_one_state_in_an_answer_for_all_costs_only_its_own_row`
-            market = Market(name)
+            market = Market(name, of=offer)
             stream = market.streams[offer.kind, offer.transport, "S0"]
             good = [market.next_element(offer, "S0")]
             market.deliver(offer, [written(good[0])], "S0")
@@ -140,7 +141,7 @@ def test_what_cannot_be_attributed_is_declared_by_all_it_may_have_been_meant_for
     for what, hostile in HOSTILE.items():
         if is_of_a_stranger(offer, (offer.shape.symbol,), hostile):
             continue
-        market = Market(name, symbols=2)
+        market = Market(name, symbols=2, of=offer)
         both = [market.streams[offer.kind, offer.transport, symbol] for symbol in market.symbols]
         for symbol in market.symbols:
             market.deliver(offer, [written(market.next_element(offer, symbol))], symbol)
@@ -173,10 +174,10 @@ def test_one_state_in_an_answer_for_all_costs_only_its_own_row(name: str, hostil
         channel = UNDER_TEST[name].channels[offer.kind, offer.transport]
         if not (isinstance(channel, PollChannel) and channel.batch):
             continue
-        for place in places(Market(name).next_element(offer, "S0")):
+        for place in places(Market(name, of=offer).next_element(offer, "S0")):
             if place == (offer.shape.symbol,) and names_another(HOSTILE[hostile]):
                 continue  # to S1 it is as if the answer had left it out: `test_poller`
-            market = Market(name, symbols=3)
+            market = Market(name, symbols=3, of=offer)
             streams = [market.streams[offer.kind, offer.transport, s] for s in market.symbols]
             texts = {s: written(market.next_element(offer, s)) for s in market.symbols}
             texts["S1"] = mutated(market.next_element(offer, "S1"), place, HOSTILE[hostile])
@@ -200,8 +201,8 @@ def test_an_id_or_time_of_nonsense_that_can_be_read_costs_no_neighbour(
     writer's screen looks at its time). What follows is stored as well, also on the next socket.
     """
     shape = offer.shape
-    for place in places(Market(name).next_element(offer, "S0")):
-        market = Market(name)
+    for place in places(Market(name, of=offer).next_element(offer, "S0")):
+        market = Market(name, of=offer)
         stream = market.streams[offer.kind, offer.transport, "S0"]
         example = market.next_element(offer, "S0")
         if type(example.get(str(place[0]))) is not int or len(place) > 1:
@@ -320,7 +321,9 @@ def test_thousands_of_mutants_among_good_elements(name: str) -> None:
             hostile = random.choice(list(HOSTILE))
             bad = mutated(example, random.choice(spots), HOSTILE[hostile])
             last = written(market.next_element(offer, symbol))
-            concerned = {(o.kind, o.transport, symbol): o.shape for o in market.sharing(offer)}
+            concerned = {
+                (o.kind, o.transport, symbol): o.shape for o in sharing(market.offers, offer)
+            }
             before = {key: market.streams[key].refused_count for key in concerned}
             market.deliver(offer, [good, bad, last], symbol)
             sent += 1
