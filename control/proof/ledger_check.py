@@ -7,9 +7,12 @@ sent: they are counted apart.
 """
 
 from collections import Counter, defaultdict
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from control.proof.ledger_kinds import check_kinds
+from control.proof.ledger_sources import LedgerSource
 from control.proof.ledger_sums import check_sums, count_fetched
 from control.proof.ledger_unreadable import check_unreadable
 from control.proof.verdict import Connection, Verdict, total
@@ -17,7 +20,7 @@ from engine.data.names import CARRIES, StreamKind
 from engine.database.session import PROOF, session
 from shards.simulator.core.ledger import read_ledger
 
-__all__ = ["LedgerCheck", "Verdict"]
+__all__ = ["LedgerCheck", "Unequal", "Verdict"]
 
 _FIRST_RECV = "SELECT coalesce(min(ts_recv), 0) FROM trade"
 _GAPS = """
@@ -26,9 +29,22 @@ _GAPS = """
 """
 
 
+class Unequal(NamedTuple):
+    """A stream of which not all that was sent is stored once and unchanged, or declared."""
+
+    stream: LedgerSource
+    row_class: str
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, object]:
+        """As `fts demo --json` says it."""
+        return self.stream._asdict() | {"class": self.row_class} | asdict(self.verdict)
+
+
 class LedgerCheck:
     """One comparison. `verdicts` holds the result by class of row, `by_venue` the same by venue and
-    class, and `total` all of it; `gaps` are the rows of the gap table by venue and kind of record.
+    class, and `total` all of it; `unequal` are the streams to look at where it is not equal; `gaps`
+    are the rows of the gap table by venue and kind of record.
     """
 
     def __init__(self, ledger_dir: Path, database_url: str) -> None:
@@ -43,12 +59,16 @@ class LedgerCheck:
             first = connection.execute(_FIRST_RECV).fetchone()
             self.first_recv_ns = int(first[0]) if first else 0
             self.rest_snapshot_rows = count_fetched(connection)
-        self.verdicts = {name: total(venues.values()) for name, venues in found.items()}
+        self.verdicts = {name: total(streams.values()) for name, streams in found.items()}
         self.total = total(self.verdicts.values())
         self.by_venue: dict[str, dict[str, Verdict]] = {}
-        for name, venues in found.items():
-            for venue, verdict in venues.items():
-                self.by_venue.setdefault(venue, {})[name] = verdict
+        self.unequal: list[Unequal] = []
+        for name, streams in found.items():
+            for stream, verdict in streams.items():
+                of_venue = self.by_venue.setdefault(stream.venue, {})
+                of_venue.setdefault(name, Verdict()).add(verdict)
+                if not verdict.is_equal:
+                    self.unequal.append(Unequal(stream, name, verdict))
 
 
 def _gaps(connection: Connection) -> dict[str, dict[str, int]]:

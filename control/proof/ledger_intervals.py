@@ -9,14 +9,16 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import NamedTuple
 
+from control.proof.ledger_sources import LedgerSource
 from control.proof.verdict import Connection
+from engine.data.names import Transport
 from shards.simulator.core.ledger import LedgerRows
 from shards.venues import VENUES
 
 __all__ = ["count_wrong_intervals"]
 
 _ROWS = """
-    SELECT i.venue, i.symbol, (extract(epoch FROM f.recv_time) * 1e9)::bigint,
+    SELECT i.venue, i.symbol, s.transport, (extract(epoch FROM f.recv_time) * 1e9)::bigint,
            extract(epoch FROM f.funding_interval)::bigint
     FROM funding_rates f JOIN stream s USING (stream_id) JOIN instrument i USING (instrument_id)
     WHERE NOT f.settled
@@ -34,18 +36,19 @@ class _Said(NamedTuple):
     to_ns: int
 
 
-def count_wrong_intervals(ledger: LedgerRows, connection: Connection) -> Counter[str]:
-    """By venue, the funding rows that say another interval than they should."""
+def count_wrong_intervals(ledger: LedgerRows, connection: Connection) -> Counter[LedgerSource]:
+    """By stream, the funding rows that say another interval than they should."""
     said = _said(ledger)
-    wrong = Counter[str]()
-    for venue, symbol, recv_ns, interval_s in connection.execute(_ROWS):
+    wrong = Counter[LedgerSource]()
+    for venue, symbol, transport, recv_ns, interval_s in connection.execute(_ROWS):
+        stream = LedgerSource(venue, symbol, Transport(transport))
         history = said.get((venue, symbol), [])
         if interval_s is None:
-            wrong[venue] += bool(history) and recv_ns > history[0].from_ns + _ON_ITS_WAY_NS
+            wrong[stream] += bool(history) and recv_ns > history[0].from_ns + _ON_ITS_WAY_NS
             continue
         source = VENUES[venue].funding_intervals
         stale_ns = int(2e9 * source.refresh_s) if source is not None else 0
-        wrong[venue] += not any(
+        wrong[stream] += not any(
             interval_s == each.interval_s and each.from_ns <= recv_ns <= each.to_ns + stale_ns
             for each in history
         )

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from control.proof.ledger_intervals import count_wrong_intervals
-from control.proof.ledger_sources import LedgerSource, by_source, settled
+from control.proof.ledger_sources import BySource, LedgerSource, by_source, settled
 from control.proof.ledger_topics import WantedTopics
-from control.proof.verdict import ByVenue, Connection, Ints, Verdict, covered_by_gaps
+from control.proof.verdict import Connection, Ints, Verdict, covered_by_gaps
 from engine.data.kind import Column, Kind
 from engine.data.kinds import KINDS
 from engine.data.names import StreamKind, Transport, carriers_of
@@ -41,7 +41,7 @@ _STREAMS = """
 """
 
 _WRONGLY_SETTLED = """
-    SELECT i.venue FROM funding_rates f JOIN stream s USING (stream_id)
+    SELECT i.venue, i.symbol, s.transport FROM funding_rates f JOIN stream s USING (stream_id)
         JOIN instrument i USING (instrument_id)
     WHERE f.settled <> (s.kind = 'SettledFunding')
 """
@@ -66,8 +66,8 @@ class _StreamName(NamedTuple):
 
 def check_kinds(
     ledger: LedgerRows, connection: Connection, skipped: Collection[str] = ()
-) -> dict[str, ByVenue]:
-    """Compare every kind the database has a view for, venue by venue."""
+) -> dict[str, BySource]:
+    """Compare every kind the database has a view for, stream by stream."""
     verdicts = {}
     for name, kind in KINDS.items():
         if not kind.view or name in skipped:
@@ -78,18 +78,21 @@ def check_kinds(
             verdicts[name] = _check_kind(kind, rows, ledger, connection)
     if "funding" in verdicts:
         wrong = count_wrong_intervals(ledger, connection) + _count_wrongly_settled(connection)
-        for venue, count in wrong.items():
-            verdicts["funding"].setdefault(venue, Verdict()).altered += count
+        for source, count in wrong.items():
+            verdicts["funding"].setdefault(source, Verdict()).altered += count
     return verdicts
 
 
-def _count_wrongly_settled(connection: Connection) -> Counter[str]:
-    """By venue, the rows that say they were paid and were not, or the other way."""
-    return Counter(venue for (venue,) in connection.execute(_WRONGLY_SETTLED))
+def _count_wrongly_settled(connection: Connection) -> Counter[LedgerSource]:
+    """By stream, the rows that say they were paid and were not, or the other way."""
+    return Counter(
+        LedgerSource(venue, symbol, Transport(transport))
+        for venue, symbol, transport in connection.execute(_WRONGLY_SETTLED)
+    )
 
 
-def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> ByVenue:
-    found = defaultdict[str, Verdict](Verdict)
+def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connection) -> BySource:
+    found = defaultdict[LedgerSource, Verdict](Verdict)
     streams = _streams(kind, connection)
     sent, paid = dict(by_source(ledger, rows)), dict(settled(ledger, rows))
     stored = _stored(kind, connection)
@@ -97,13 +100,13 @@ def _check_kind(kind: Kind, rows: Rows, ledger: LedgerRows, connection: Connecti
         part = (paid if name.is_settled else sent).get(name.source, rows[:0])
         have = [row for number in ids for row in stored.get(number, ())]
         covered = partial(covered_by_gaps, connection, ids)
-        found[name.source.venue].add(_compare(kind, name, part, have, covered))
+        found[name.source].add(_compare(kind, name, part, have, covered))
     asked, wanted = {name.source for name in streams}, WantedTopics(connection)
     for source, part in sent.items():
         # Pushed because somebody subscribed, and yet there is no such stream.
         is_owed = source.transport is Transport.WS and not wanted.has_not(kind.name, source)
         if source not in asked and is_owed:
-            found[source.venue].add(Verdict(sent=len(part), missing=len(part)))
+            found[source].add(Verdict(sent=len(part), missing=len(part)))
     return dict(found)
 
 

@@ -6,10 +6,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from control.proof.verdict import Verdict
 from engine.data.names import Transport
 from shards.simulator.core.ledger import SETTLED, LedgerRows, Rows
 
-__all__ = ["LedgerSource", "by_source", "settled"]
+__all__ = ["BySource", "LedgerSource", "by_source", "settled"]
 
 _TRANSPORTS: Final = (Transport.WS, Transport.HTTP_POLL)
 """By the ledger's `rest`."""
@@ -21,6 +22,10 @@ class LedgerSource(NamedTuple):
     venue: str
     symbol: str
     transport: Transport
+
+
+BySource = dict[LedgerSource, Verdict]
+"""Of one class of row."""
 
 
 def by_source(ledger: LedgerRows, rows: Rows) -> Iterator[tuple[LedgerSource, Rows]]:

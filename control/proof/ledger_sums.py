@@ -14,14 +14,13 @@ Classes of row
 - `quote`: of a ledger that has only sums; else they are compared by value.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from control.proof.ledger_rows import Decimals, Versions, compare_rows, rows_of
-from control.proof.ledger_sources import LedgerSource
+from control.proof.ledger_sources import BySource, LedgerSource
 from control.proof.ledger_topics import WantedTopics
-from control.proof.verdict import ByVenue, Connection, Verdict
+from control.proof.verdict import Connection, Verdict
 from engine.data.kind import Kind
 from engine.data.kinds import BOOK, QUOTE, TRADE
 from engine.data.names import StreamKind, Transport, carriers_of
@@ -90,8 +89,8 @@ CLASSES = (
 
 def check_sums(
     ledger: LedgerRows, connection: Connection, skipped: Collection[str] = ()
-) -> dict[str, ByVenue]:
-    """Compare every class, venue by venue."""
+) -> dict[str, BySource]:
+    """Compare every class, stream by stream."""
     totals = _totals(ledger) if ledger.sums is None else ledger.sums
     return {
         each.name: _check_class(each, totals, ledger, connection)
@@ -102,29 +101,28 @@ def check_sums(
 
 def _check_class(
     each: _Class, totals: Totals, ledger: LedgerRows, connection: Connection
-) -> ByVenue:
+) -> BySource:
     sent = _sent(each, totals, ledger)
     versions = _versions(each, connection)
     have = _have(each, versions, connection)
-    found, wanted = defaultdict[str, Verdict](Verdict), WantedTopics(connection)
+    found, wanted = BySource(), WantedTopics(connection)
     for here in sorted(sent.keys() | have.keys()):
         known = versions.get(here, {})
         pushed = LedgerSource(*here, Transport.WS)
         if not known and wanted.has_not(each.kind.name, pushed):
             continue
-        total = found[here[0]]
         ours, theirs = sent.get(here, _NO_ROWS), have.get(here, _NO_ROWS)
         if ours == theirs:
-            total.add(Verdict(sent=ours[0], stored=ours[0]))
+            found[pushed] = Verdict(sent=ours[0], stored=ours[0])
         elif ledger.sums is None:
             part = rows_of(ledger, each.name, here)
             may_repeat = each.name == "whole" and _is_pushed_before_changes(here)
-            total.add(
-                compare_rows(each.kind, each.where, part, known, connection, may_repeat=may_repeat)
+            found[pushed] = compare_rows(
+                each.kind, each.where, part, known, connection, may_repeat=may_repeat
             )
         else:
-            total.add(_counted(ours[0], theirs[0], list(known), connection))
-    return dict(found)
+            found[pushed] = _counted(ours[0], theirs[0], list(known), connection)
+    return found
 
 
 def count_fetched(connection: Connection) -> int:

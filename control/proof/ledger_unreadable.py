@@ -8,9 +8,9 @@ Where the elements went to nobody whole (a socket was cut under them) other gaps
 from collections import defaultdict
 from typing import NamedTuple
 
-from control.proof.ledger_sources import LedgerSource, by_source
+from control.proof.ledger_sources import BySource, LedgerSource, by_source
 from control.proof.ledger_topics import WantedTopics
-from control.proof.verdict import ByVenue, Connection, Verdict, covered_by_gaps
+from control.proof.verdict import Connection, Verdict, covered_by_gaps
 from engine.data.flags import GapReason
 from engine.data.names import CARRIES, TELLS_THE_PAST, StreamKind, Transport
 from shards.feeds.declared.coverage import LATE_NS
@@ -36,8 +36,8 @@ class _Streams(NamedTuple):
     late_ns: int
 
 
-def check_unreadable(ledger: LedgerRows, connection: Connection) -> dict[str, ByVenue]:
-    """The verdict on all of them, venue by venue; none where there were none. What tells the past
+def check_unreadable(ledger: LedgerRows, connection: Connection) -> dict[str, BySource]:
+    """The verdict on all of them, stream by stream; none where there were none. What tells the past
     is never spoiled, and shares the instrument and the transport with what is.
     """
     if not len(ledger.unreadable):
@@ -49,13 +49,13 @@ def check_unreadable(ledger: LedgerRows, connection: Connection) -> dict[str, By
         for kind in () if stream_kind in TELLS_THE_PAST else CARRIES[StreamKind(stream_kind)]:
             source = LedgerSource(venue, symbol, Transport(transport))
             streams[source, kind] = _Streams(ids, late_ns)
-    found, wanted = defaultdict[str, Verdict](Verdict), WantedTopics(connection)
+    found, wanted = defaultdict[LedgerSource, Verdict](Verdict), WantedTopics(connection)
     for number, kind in enumerate(UNREADABLE_KINDS):
         of_kind = ledger.unreadable[ledger.unreadable["kind"] == number]
         for source, part in by_source(ledger, of_kind):
             if wanted.has_not(kind, source):
                 continue
-            found[source.venue].add(_judge(part, streams.get((source, kind)), connection))
+            found[source].add(_judge(part, streams.get((source, kind)), connection))
     return {"unreadable": dict(found)}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import psycopg
 
-__all__ = ["ByVenue", "Connection", "Ints", "Verdict", "covered_by_gaps", "total"]
+__all__ = ["Connection", "Ints", "Verdict", "covered_by_gaps", "total"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Ints = npt.NDArray[np.int64]
@@ -37,10 +37,6 @@ class Verdict:
         """Add another stream's."""
         for name in self.__slots__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-ByVenue = dict[str, Verdict]
-"""Of one class of row."""
 
 
 def total(verdicts: Iterable[Verdict]) -> Verdict:

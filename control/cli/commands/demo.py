@@ -17,7 +17,7 @@ from control.cli.ground import Ground, ServiceOptions
 from control.cli.options import add_service, example_streams, load
 from control.cli.service import Look, Outcome, interruptible, run_service
 from control.cli.stores.which import psql_command
-from control.cli.terminal.proof_table import proof_lines
+from control.cli.terminal.proof_table import proof_lines, unequal_lines
 from control.cli.terminal.summary import engine_summary, latency_lines, received_text
 from control.proof.ledger_check import LedgerCheck
 from control.proof.simulator import SimulatorProcess
@@ -191,6 +191,7 @@ class Demo:
         found = check.total
         summary["ledger"] = check.verdicts
         summary |= {"ledger_by_venue": check.by_venue, "gaps_by_venue": check.gaps}
+        summary["unequal"] = [each.to_json() for each in check.unequal]
         summary["rates"] = self._stored_rates(check, status)
         summary |= asdict(found) | {"rest_snapshot_rows": check.rest_snapshot_rows}
         limits = self._note_limits(summary)
@@ -199,7 +200,7 @@ class Demo:
         summary["ok"] = fine
         summary["by_sums"] = ground.options.run_s is None
         read = f"read it with: {psql_command(ground.layout.state_dir)}"
-        table = proof_lines(check.by_venue, check.gaps)
+        table = [*proof_lines(check.by_venue, check.gaps), *unequal_lines(check.unequal)]
         text = "\n".join([_proof_text(summary, status, ending), *table, *limits, read])
         return Outcome(Exit.OK if fine else Exit.FAILED, summary, text)
 

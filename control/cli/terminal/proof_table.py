@@ -4,14 +4,18 @@ several.
 Books that were pushed whole and their changes are one kind to whoever reads this.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final, NamedTuple, Self
 
+from control.proof.ledger_check import Unequal
 from control.proof.verdict import Verdict, total
 
-__all__ = ["proof_lines"]
+__all__ = ["proof_lines", "unequal_lines"]
 
 _COLUMNS: Final = ("sent", "stored", "declared", "gaps", "equal")
+_SHOWN_MAX: Final = 10
+"""A loss of all streams is no longer to read than one of a few."""
 _KIND_OF: Final = {"delta": "book", "whole": "book"}
 
 
@@ -56,6 +60,17 @@ def proof_lines(
     heading = "venue, kind" if len(venues) > 1 else "kind"
     cells = [row.cells for row in (*table, _Row.sum_of("all", rows))]
     return _aligned([(heading, *_COLUMNS), *cells])
+
+
+def unequal_lines(unequal: Sequence[Unequal]) -> list[str]:
+    """The streams to look at, where both sides are not equal."""
+    lines = [
+        f"not equal: {' '.join(each.stream)} {each.row_class}: "
+        + ", ".join(f"{name} {count:,}" for name, count in asdict(each.verdict).items() if count)
+        for each in unequal[:_SHOWN_MAX]
+    ]
+    more = len(unequal) - len(lines)
+    return [*lines, f"and {more} more; --json names all"] if more else lines
 
 
 def _kinds(verdicts: Mapping[str, Verdict], gaps: Mapping[str, int]) -> Iterator[_Row]:

@@ -198,3 +198,9 @@ def test_each_venue_answers_for_its_own_rows_and_gaps(
     assert check.by_venue["binance_linear"]["trade"] == Verdict(sent=100, stored=100)
     assert check.verdicts["trade"] == Verdict(sent=103, stored=101, missing=1, declared_missing=1)
     assert check.gaps == {"hyperliquid_perp": {"trade": 1, "funding": 1, "open_interest": 1}}
+    unequal = {each.row_class: each.to_json() for each in check.unequal}
+    assert unequal.pop("trade") == {
+        "venue": "hyperliquid_perp", "symbol": "BTC", "transport": "Ws", "class": "trade",
+        "sent": 3, "stored": 1, "duplicates": 0, "missing": 1, "declared_missing": 1, "altered": 0,
+    }  # fmt: skip
+    assert unequal.keys() == {"delta"}, "rows that nobody sent"

@@ -98,7 +98,7 @@ Check = Callable[[], dict[str, Verdict]]
 def check(ledger_dir: Path, connection: psycopg.Connection[Any]) -> Check:
     def compare() -> dict[str, Verdict]:
         found = check_kinds(read_ledger(ledger_dir), connection)
-        return {name: total(venues.values()) for name, venues in found.items()}
+        return {name: total(streams.values()) for name, streams in found.items()}
 
     return compare
 

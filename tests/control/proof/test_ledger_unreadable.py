@@ -44,7 +44,7 @@ def check(tmp_path: Path, connection: psycopg.Connection[Any]) -> Check:
 
     def compare() -> dict[str, Verdict]:
         found = check_unreadable(read_ledger(tmp_path), connection)
-        return {name: total(venues.values()) for name, venues in found.items()}
+        return {name: total(streams.values()) for name, streams in found.items()}
 
     return compare
 

@@ -1,8 +1,11 @@
 """The table of a proof: a line a kind, by venue where there are several, and the sums."""
 
-from control.cli.terminal.proof_table import proof_lines
+from control.cli.terminal.proof_table import proof_lines, unequal_lines
+from control.proof.ledger_check import Unequal
+from control.proof.ledger_sources import LedgerSource
 from control.proof.verdict import Verdict
 from engine.data.kinds import KINDS
+from engine.data.names import Transport
 from shards.venues import VENUES
 
 
@@ -59,3 +62,15 @@ def test_every_venue_and_kind_fits_a_terminal_after_days_of_rows() -> None:
 
 def test_nothing_sent_has_no_table() -> None:
     assert proof_lines({}, {}) == proof_lines({"okx": {"trade": Verdict()}}, {}) == []
+
+
+def test_streams_that_are_not_equal_are_named_the_first_ten_of_them() -> None:
+    unequal = [
+        Unequal(LedgerSource("okx", f"S{n}", Transport.WS), "delta", Verdict(2000, 1999, missing=1))
+        for n in range(12)
+    ]
+    lines = unequal_lines(unequal)
+    assert lines[0] == "not equal: okx S0 Ws delta: sent 2,000, stored 1,999, missing 1"
+    assert lines[10:] == ["and 2 more; --json names all"]
+    assert len(unequal_lines(unequal[:10])) == 10
+    assert unequal_lines([]) == []
