@@ -9,8 +9,8 @@ from engine.data.kind import Kind
 from engine.data.positions import Position, read_position
 from engine.data.ring import RingProducer
 from engine.messages.streams import StreamSpec
-from shards.feeds.book_rules import BookRule
 from shards.feeds.declared.gaps import GapLedger
+from shards.feeds.pushed.rules import BookRule
 
 
 class Rings(Protocol):

@@ -36,7 +36,7 @@ What the author of a venue writes, in this order:
      (`shards.feeds.trades.wide_id`);
    - books of deltas on a REST snapshot: `DeltaBook` (with `book_snapshot`); snapshot and deltas on
      one topic: `PushedBook`, or without ids `UnnumberedBook`, and `book` says how they chain
-     (`shards.feeds.book_rules`), or `UnchainedBook` where nothing proves them whole; whole every
+     (`shards.feeds.pushed.rules`), or `UnchainedBook` where nothing proves them whole; whole every
      time: `SnapshotBook`;
    - all else is known by its time (funding and open interest in one message: `FundingOpenInterest`,
      whose interval its rows alone say); what was paid (`SettledFunding`) is asked for since its
@@ -58,9 +58,9 @@ from msgspec import Struct
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import Level
-from shards.feeds.book_rules import BookRule
 from shards.feeds.feed import Feed
 from shards.feeds.passing.kept import KeptFrames
+from shards.feeds.pushed.rules import BookRule
 from shards.venues.listing import Listing, Readings, joined
 
 _F = TypeVar("_F", bound=Feed)

@@ -17,7 +17,7 @@ from engine.data.names import CARRIES, StreamKey, StreamKind, Transport
 from shards import venues as decoders
 from shards.feeds.books import SnapshotBook
 from shards.feeds.feed import Feed
-from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.pushed.timed import UnchainedBook
 from shards.feeds.trades import ContiguousTrades
 from shards.simulator.core.encoder import Encoder
 from shards.simulator.core.ledger import UNREADABLE_KINDS, read_ledger

@@ -18,10 +18,10 @@ from engine.data.instrument import Instrument
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_previous
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.digits import Computed, ComputedRate, decimals_of, decoder

@@ -11,7 +11,7 @@ from shards.feeds.book_rows import BookEvent, Level
 from shards.feeds.contracts import FundingOpenInterest, LiquidationRow
 from shards.feeds.contracts import Liquidations as LiquidationFeed
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import TradeRow, UnorderedTrades, wide_id
 from shards.venues.bad_frames import BAD_FRAME

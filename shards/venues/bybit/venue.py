@@ -11,9 +11,9 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_one
 from shards.feeds.contracts import FundingOpenInterest, Liquidations
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_one
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import UnorderedTrades
 from shards.venues.bybit.decode import (

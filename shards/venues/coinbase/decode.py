@@ -12,7 +12,7 @@ from engine.messages.settings import VenueSettings
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.contracts import FundingOpenInterest
 from shards.feeds.feed import Feed, MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.pushed.timed import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME

@@ -14,9 +14,9 @@ from engine.data.flags import Side
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.feed import UntakenError
-from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.pushed.rules import BookRule, by_previous
+from shards.feeds.pushed.timed import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues import kit

@@ -9,8 +9,8 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_previous
-from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.pushed.rules import BookRule, by_previous
+from shards.feeds.pushed.timed import UnchainedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.coinbase.decode import (

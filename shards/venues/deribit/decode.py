@@ -10,7 +10,7 @@ from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.contracts import FundingOpenInterest, LiquidationRow, Liquidations
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.deribit.messages import (

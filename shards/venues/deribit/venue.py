@@ -12,9 +12,9 @@ from engine.data.instrument import Instrument as Known
 from engine.data.instrument import InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.contracts import FundingOpenInterest, Liquidations
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_previous
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME

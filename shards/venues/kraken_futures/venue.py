@@ -10,9 +10,9 @@ from msgspec import Raw
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.contracts import FundingOpenInterest, Liquidations
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_previous
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.bad_frames import BAD_FRAME

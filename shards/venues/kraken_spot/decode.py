@@ -9,7 +9,7 @@ import msgspec
 from engine.data.flags import Side
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import UnnumberedBook
+from shards.feeds.pushed.timed import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.json_parts import members_named

@@ -9,8 +9,8 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import CRC_OF_MANTISSAS, BookRule, by_time
-from shards.feeds.pushed_books import UnnumberedBook
+from shards.feeds.pushed.rules import CRC_OF_MANTISSAS, BookRule, by_time
+from shards.feeds.pushed.timed import UnnumberedBook
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.kit import (

@@ -12,7 +12,7 @@ from shards.feeds import contracts, quotes
 from shards.feeds.book_rows import BookEvent
 from shards.feeds.contracts import Liquidations, OpenInterestPoints
 from shards.feeds.feed import MalformedFrameError, UntakenError
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.digits import Computed, read_number
 from shards.venues.elements import funding_row

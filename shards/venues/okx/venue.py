@@ -10,9 +10,9 @@ import msgspec
 from engine.data.instrument import Instrument, InstrumentKind, InstrumentState, SizeUnit
 from engine.data.names import StreamKind, Transport
 from engine.messages.settings import VenueSettings
-from shards.feeds.book_rules import BookRule, by_previous_or_reset
 from shards.feeds.contracts import FundingRates, Liquidations, OpenInterestPoints
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_previous_or_reset
 from shards.feeds.quotes import Quotes
 from shards.feeds.trades import ContiguousTrades
 from shards.venues.digits import decimals_of

@@ -20,9 +20,13 @@ from engine.data.instrument import Instrument
 from engine.data.names import StreamKind
 from engine.data.positions import Position
 from engine.messages.streams import StreamSpec, StreamState
-from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent, Level
-from shards.feeds.book_rules import (
+from shards.feeds.declared.coverage import CoverageLedger
+from shards.feeds.declared.unreadable import Unreadable
+from shards.feeds.handover import Handover
+from shards.feeds.pushed import books, timed
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import (
     CRC_OF_MANTISSAS,
     BookRule,
     Checksum,
@@ -33,10 +37,7 @@ from shards.feeds.book_rules import (
     by_previous_or_reset,
     by_time,
 )
-from shards.feeds.declared.coverage import CoverageLedger
-from shards.feeds.declared.unreadable import Unreadable
-from shards.feeds.handover import Handover
-from shards.feeds.pushed_books import PushedBook, UnnumberedBook
+from shards.feeds.pushed.timed import UnnumberedBook
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.feeds.test_books import Book, replay
 
@@ -62,7 +63,8 @@ def sum_of(checksum: Checksum, bids: Iterable[Level], asks: Iterable[Level]) -> 
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds that books pace themselves by; tests move it."""
     now = [1000.0]
-    monkeypatch.setattr(pushed_books, "monotonic_s", lambda: now[0])
+    for module in (books, timed):
+        monkeypatch.setattr(module, "monotonic_s", lambda: now[0])
     return now
 
 

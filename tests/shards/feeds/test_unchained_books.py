@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from engine.data.flags import Flag, GapReason, GapState
 from engine.data.names import StreamKind
 from engine.messages.streams import StreamState
-from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, by_previous
 from shards.feeds.declared.unreadable import UNKNOWN, Unreadable
 from shards.feeds.handover import Handover
-from shards.feeds.pushed_books import UnchainedBook
+from shards.feeds.pushed import books, timed
+from shards.feeds.pushed.rules import BookRule, by_previous
+from shards.feeds.pushed.timed import UnchainedBook
 from tests.shards.doubles import MemoryRings, spec_of
 from tests.shards.feeds.test_books import replay
 
@@ -29,7 +29,8 @@ NOW_NS = (_US + 900_000) * 1000
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Late enough that a topic may be asked for at once."""
     clock = iter(range(1000, 10**9, 1000))
-    monkeypatch.setattr(pushed_books, "monotonic_s", lambda: float(next(clock)))
+    for module in (books, timed):
+        monkeypatch.setattr(module, "monotonic_s", lambda: float(next(clock)))
 
 
 class Rig:

@@ -10,10 +10,10 @@ import pytest
 from engine.data.flags import Flag, GapReason
 from engine.data.names import StreamKind, Transport
 from engine.messages.streams import StreamState
-from shards.feeds import pushed_books
 from shards.feeds.book_rows import BookEvent
-from shards.feeds.book_rules import BookRule, by_one
-from shards.feeds.pushed_books import PushedBook
+from shards.feeds.pushed import books
+from shards.feeds.pushed.books import PushedBook
+from shards.feeds.pushed.rules import BookRule, by_one
 from shards.venues import VENUES
 from shards.venues.kit import Channel, Feeds, FrameDecoder, Talk
 from tests.shards.venue_rig import SYMBOLS, Rig, message, run, spec
@@ -56,7 +56,7 @@ def frame(update_id: int, price: float, *, is_whole: bool = False) -> bytes:
 def test_a_broken_chain_is_mended_by_a_new_subscription(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushed_books, "_FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(books, "_FIRST_PAUSE_S", 0.5)
 
     async def test(rig: Rig) -> None:
         rig.session.start([spec(0, StreamKind.L2_BOOK)])

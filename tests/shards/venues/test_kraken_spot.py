@@ -9,7 +9,7 @@ from engine.data.flags import Flag, GapReason
 from engine.data.instrument import Instrument
 from engine.data.names import StreamKey, StreamKind
 from engine.messages.streams import StreamSpec, StreamState
-from shards.feeds.pushed_books import UnnumberedBook
+from shards.feeds.pushed.timed import UnnumberedBook
 from shards.venues.kit import Feeds
 from shards.venues.kraken_spot import VENUE
 from tests.shards.doubles import MemoryRings, Said
