@@ -148,7 +148,8 @@ def test_a_machine_that_was_suspended_goes_on_with_all_that_it_had(make_rig: Mak
         times_us.append(now_us(rig))
     assert {*rig.engine.descendants()} == {*before[1:]}
     assert_equation(rig.finish())
-    assert rig.query(GAPS_OF_SOCKETS) == []
+    cut = {(venue, reason) for venue, _, _, reason in rig.query(GAPS_OF_SOCKETS)}
+    assert cut <= {("deribit", "reconnect")}, "which hangs up on who does not answer for 10 s"
     assert "no data for" not in rig.engine.log
     assert_books_are_those_of_the_ledger(rig, times_us)
 
