@@ -17,7 +17,7 @@ ROOMS = ("engine", "shards", "control")
 MODULES_MAX = 12
 FAN_OUT_MAX = 16
 NOUNS_MAX = 40
-LINES_MAX = 69_820
+LINES_MAX = 69_860
 """Source lines of the three rooms. Lower it with every change that takes lines away; new venues,
 kinds, sinks and services raise it by what they need, which their commit says.
 """

@@ -276,7 +276,7 @@ class Connection:
         """Why the socket is to be ended now, or nothing; then streams that were left out for long
         enough are tried again.
         """
-        if now_s - socket.last_frame_s > self.group.idle_timeout_s:
+        if socket.idle_s > self.group.idle_timeout_s:
             return f"silent for {self.group.idle_timeout_s:.0f} s"
         if now_s >= ends_at_s and not self.due:
             self.talk.due = PLANNED

@@ -9,6 +9,7 @@ A text that is no UTF-8 does not: it is one bad item among good ones.
 
 import asyncio
 import logging
+import socket as sockets
 from collections.abc import Callable
 from typing import Final, NamedTuple, NoReturn, Protocol
 
@@ -42,6 +43,10 @@ _CLOSING_S_MAX: Final = 0.5
 _READ_BUFFER_BYTES: Final = 256 << 10
 _MAX_FRAME_BYTES: Final = 16 << 20
 _UNSENT_BYTES_MAX: Final = 64 << 10
+_TCP_CLOSE: Final = 7
+"""State of a socket that was reset (`TCP_CLOSE` of Linux)."""
+_LEFT_ROUNDS: Final = 256
+"""Reads of what a reset socket has left: more than the kernel keeps."""
 
 _TEXT = WSMsgType.TEXT
 
@@ -84,6 +89,8 @@ class Socket(WSListener):
         self.is_open = False
         self.opened_s = self.last_frame_s = 0.0
         """When it was opened, and when it brought something last (monotonic)."""
+        self._listened_s = 0.0
+        """From when on its silence counts, if that is later."""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Before any frame, so that none comes for streams that are not told of the socket yet."""
@@ -102,10 +109,33 @@ class Socket(WSListener):
         """Whether neither end has closed it."""
         return not self._closed.done() and self.transport.close_handshake is None
 
+    @property
+    def idle_s(self) -> float:
+        """For how long it was listened to and brought nothing."""
+        return monotonic_s() - max(self.last_frame_s, self._listened_s)
+
     async def wait(self, timeout_s: float, *work: "asyncio.Future[None]") -> None:
-        """Return when it ends, any of `work` is done, or time is up."""
-        awaited = [self._closed, *work]
+        """Return when it ends, any of `work` is done, or time is up. What the process overslept
+        meanwhile was no silence: nobody listened.
+        """
+        awaited, began_s = [self._closed, *work], monotonic_s()
         await asyncio.wait(awaited, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        overslept_s = max(monotonic_s() - began_s - timeout_s, 0.0)
+        self._listened_s = max(self._listened_s, self.last_frame_s) + overslept_s
+        await self._end_if_reset()
+
+    async def _end_if_reset(self) -> None:
+        """Read what a reset socket has left, and find its end. An event loop of libuv calls a
+        reader once for a reset, and never again (`uv__poll_io`): that call reads data where some is
+        waiting. To begin to read anew is one more call.
+        """
+        stream = self.transport.underlying_transport
+        for _ in range(_LEFT_ROUNDS):
+            if stream.is_closing() or not _is_reset(stream.get_extra_info("socket")):
+                return
+            stream.pause_reading()
+            stream.resume_reading()
+            await asyncio.sleep(0)
 
     async def last_words(self) -> LastWords:
         """Why it ended."""
@@ -253,6 +283,10 @@ async def connect(
             await socket.end()
         raise
     return socket
+
+
+def _is_reset(socket: sockets.socket) -> bool:
+    return socket.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
 def _ignore(_payload: bytes, _ts_recv: int) -> None:

@@ -2,8 +2,12 @@
 
 import asyncio
 import dataclasses
+import os
+import struct
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from socket import SO_LINGER, SOL_SOCKET
 
 import pytest
 import uvloop
@@ -24,6 +28,7 @@ from shards.transport.connection import Connection
 from shards.venues import VENUES
 from shards.venues.kit import Channel, SocketGroup, Venue
 from tests.shards.doubles import MemoryRings, Open, spec_of
+from tests.shards.fake_venue import TEXT, frame
 from tests.waiting import until
 
 VENUE = VENUES["binance_linear"]
@@ -347,6 +352,49 @@ def test_half_open_connection_is_noticed() -> None:
         assert heard[0] >= 0.5, "not since the silence was noticed, but since it began"
 
     run(test, ping_interval_s=0.5)
+
+
+@pytest.mark.fault("X02")
+def test_a_reset_right_behind_data_is_noticed_and_loses_none_of_it() -> None:
+    """Both lie in the kernel when the loop looks: the venue has sent, and hung up at once. Nothing
+    else would tell: no ping is due, and silence may last.
+    """
+
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(trade(1))
+        await rig.ids(1)
+        end = first.transport.underlying_transport
+        venue = end.get_extra_info("socket")
+        venue.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))  # closed with a reset
+        rest = b"".join(frame(TEXT, trade(number)) for number in range(2, 202))
+        asyncio.get_running_loop().call_soon(os.write, venue.fileno(), rest)
+        end.abort()  # right behind it
+        await rig.sockets.get()
+        assert await rig.ids(201) == [*range(1, 202)]
+
+    run(test, idle_timeout_s=3600.0, ping_interval_s=3600.0)
+
+
+@pytest.mark.fault("K02")
+def test_what_a_process_overslept_is_no_silence_of_its_socket() -> None:
+    """It stood still for longer than a socket may be silent, and finds that out before anything
+    has come again.
+    """
+
+    async def test(rig: Rig) -> None:
+        first = await rig.sockets.get()
+        first.send(trade(1))
+        await rig.ids(1)
+        time.sleep(4.5)  # noqa: ASYNC251 - the fault itself: nothing is waited for
+        for _ in range(3):  # all that was due meanwhile is done before
+            await asyncio.sleep(0.01)
+        first.send(trade(2))
+        assert await rig.ids(2) == [1, 2]
+        assert rig.connection is not None
+        assert rig.connection.connect_count == 1
+
+    run(test, idle_timeout_s=3.0, ping_interval_s=3600.0)
 
 
 @pytest.mark.fault("X19")
