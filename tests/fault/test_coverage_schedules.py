@@ -174,7 +174,8 @@ def test_sql_alone_tells_which_times_are_complete(make_rig: MakeRig, seed: int) 
             for begin, end in times:
                 wrong = lost[(lost >= begin) & (lost < end)]
                 assert not len(wrong), f"{key}: {wrong} are missing in {begin} to {end}"
-            for begin, end in calm(key, since_ns, until_ns, schedule.troubles):
+            late = late_polls(connection, key, since_ns, until_ns)
+            for begin, end in calm(key, since_ns, until_ns, [*schedule.troubles, *late]):
                 inside = [max(t, begin) < min(u, end) and t <= begin and end <= u for t, u in times]
                 calm_count += 1
                 assert any(inside), f"{key}: {begin} to {end} is not complete: {times}"
@@ -190,10 +191,24 @@ def calm(
     """Times far from any trouble."""
     settled_ns = SETTLED_NS if key.kind is StreamKind.LIQUIDATIONS else AFTER_NS
     begin = since_ns + settled_ns
-    for began_ns, over_ns in [*troubles, (until_ns, until_ns)]:
+    for began_ns, over_ns in [*sorted(troubles), (until_ns, until_ns)]:
         if began_ns - BEFORE_NS > begin:
             yield begin, began_ns - BEFORE_NS
-        begin = over_ns + settled_ns
+        begin = max(begin, over_ns + settled_ns)
+
+
+def late_polls(
+    connection: psycopg.Connection[tuple[Any, ...]], key: StreamKey, since_ns: int, until_ns: int
+) -> list[tuple[int, int]]:
+    """When polls came too late, on a machine that stood still: a trouble that nobody has made."""
+    rows = connection.execute(
+        "SELECT (extract(epoch FROM from_time) * 1e9)::bigint,"
+        " (extract(epoch FROM to_time) * 1e9)::bigint FROM gaps WHERE reason = 'poll_missed'"
+        " AND (venue, symbol, kind, transport) = (%s, %s, %s, %s)"
+        " AND from_time < %s AND to_time > %s",
+        (key.venue, key.symbol, key.kind, key.transport, _time(until_ns), _time(since_ns)),
+    )
+    return [(begin, end) for begin, end in rows]
 
 
 def complete_times(
