@@ -34,13 +34,16 @@ class Change:
     """By how much it takes longer: 0.3 is 30 %; below 0 it takes less."""
     word: str
     """`same`, `SLOWER`, `faster`, `new`, `GONE`."""
+    sure_from: float = 0.0
+    """What these runs can tell from noise, where it has changed by more than was asked about."""
 
     def line(self) -> str:
         """For eyes."""
         was = "-" if self.was is None else text_of(self.was.least)
         now = "-" if self.now is None else text_of(self.now.least)
         part = f"{self.part:+7.1%}" if self.was and self.now else " " * 7
-        return f"{self.name:<52} {was:>12} -> {now:>12} {part}  {self.word}".rstrip()
+        doubt = f" as far as can be told: only from {self.sure_from:+.0%} on" * bool(self.sure_from)
+        return f"{self.name:<52} {was:>12} -> {now:>12} {part}  {self.word}{doubt}".rstrip()
 
 
 def compare(
@@ -59,12 +62,12 @@ def _change(name: str, was: Cost | None, now: Cost | None, slower_by: float) -> 
     by_least = now.floor / was.floor - 1
     by_median = median(now.ratios) / median(was.ratios) - 1
     part = min(by_least, by_median, key=abs) if by_least * by_median > 0 else 0.0
-    slower_by *= sqrt(PASSES / min(PASSES, len(was.seconds), len(now.seconds)))
-    slower_by += max(unsteadiness(was), unsteadiness(now)) / 2
+    sure_from = slower_by * sqrt(PASSES / min(PASSES, len(was.seconds), len(now.seconds)))
+    sure_from += max(unsteadiness(was), unsteadiness(now)) / 2
     # Faster is the same question with the two runs changed over.
-    faster_by = 1 / (1 + slower_by) - 1
-    word = "SLOWER" if part > slower_by else "faster" if part < faster_by else "same"
-    return Change(name, was, now, part, word)
+    faster_by = 1 / (1 + sure_from) - 1
+    word = "SLOWER" if part > sure_from else "faster" if part < faster_by else "same"
+    return Change(name, was, now, part, word, sure_from * (slower_by < part <= sure_from))
 
 
 def unsteadiness(cost: Cost) -> float:

@@ -40,7 +40,9 @@ def test_what_is_slower_is_for_the_caller_to_say(
 
 def test_fewer_passes_are_less_sure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of two it takes 32 %, of one 45 %."""
-    assert compared(tmp_path, capsys, CALM[:2], SLOW[:2])[0] == 0
+    code, line = compared(tmp_path, capsys, CALM[:2], SLOW[:2])
+    assert code == 0
+    assert line.endswith("+30.0%  same as far as can be told: only from +32% on")
     assert compared(tmp_path, capsys, CALM[:2], SLOW[:2], "--fail-above", "15%")[0] == 1
     assert compared(tmp_path, capsys, CALM, [(1.44e-3, 500.0)])[0] == 0
     assert compared(tmp_path, capsys, CALM, [(1.50e-3, 500.0)])[0] == 1
