@@ -35,14 +35,18 @@ class Change:
     word: str
     """`same`, `SLOWER`, `faster`, `new`, `GONE`."""
     sure_from: float = 0.0
-    """What these runs can tell from noise, where it has changed by more than was asked about."""
+    """The change that these runs can tell from noise, where more than was asked about is less than
+    that; else 0.
+    """
 
     def line(self) -> str:
         """For eyes."""
         was = "-" if self.was is None else text_of(self.was.least)
         now = "-" if self.now is None else text_of(self.now.least)
         part = f"{self.part:+7.1%}" if self.was and self.now else " " * 7
-        doubt = f" as far as can be told: only from {self.sure_from:+.0%} on" * bool(self.sure_from)
+        doubt = ""
+        if self.sure_from:
+            doubt = f" as far as can be told: only from {self.sure_from:+.0%} on"
         return f"{self.name:<52} {was:>12} -> {now:>12} {part}  {self.word}{doubt}".rstrip()
 
 
@@ -67,7 +71,8 @@ def _change(name: str, was: Cost | None, now: Cost | None, slower_by: float) -> 
     # Faster is the same question with the two runs changed over.
     faster_by = 1 / (1 + sure_from) - 1
     word = "SLOWER" if part > sure_from else "faster" if part < faster_by else "same"
-    return Change(name, was, now, part, word, sure_from * (slower_by < part <= sure_from))
+    is_in_doubt = slower_by < part <= sure_from
+    return Change(name, was, now, part, word, sure_from if is_in_doubt else 0.0)
 
 
 def unsteadiness(cost: Cost) -> float:
